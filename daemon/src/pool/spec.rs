@@ -1,0 +1,169 @@
+//! What is wanted of a pool: the configuration, checked, with its defaults filled in.
+
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Display, Formatter};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// A value that never prints.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a value into custody.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// Hands the value out, to be sent where it belongs and nowhere else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Debug for Secret {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Display for Secret {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Everything the daemon does, as one value. A reload replaces it whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonSpec {
+    /// The pools, in the file's order.
+    pub pools: Vec<PoolSpec>,
+    /// Where Incus listens.
+    pub incus_socket: PathBuf,
+    /// `host:port` of `/metrics`; `None` when it is switched off (port 0).
+    pub metrics: Option<std::net::SocketAddr>,
+    /// The gRPC socket.
+    pub socket: SocketSpec,
+    /// The configured owner; derived from the machine when absent.
+    pub owner: Option<String>,
+    /// Where records that Incus and Azure cannot keep are kept.
+    pub state_dir: PathBuf,
+    /// The wait before the first reconnect to the Incus event stream, and the longest one.
+    pub listener_retry: RetrySpec,
+}
+
+/// The gRPC socket's place and rights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketSpec {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its mode bits, such as `0o660`.
+    pub mode: u32,
+    /// Its group's name.
+    pub group: String,
+}
+
+/// Exponential waits between reconnects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetrySpec {
+    /// The first wait.
+    pub first: Duration,
+    /// The longest wait.
+    pub longest: Duration,
+}
+
+/// What is wanted of one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// The pool's name here; unique.
+    pub name: String,
+    /// How many agents to keep, 0 to 1000.
+    pub agent_count: u32,
+    /// Second part of agents' names: `agentPrefix`, else the host's name.
+    pub agent_prefix: String,
+    /// How long a registered agent may be offline before it is reaped.
+    pub offline_grace: Duration,
+    /// How long a new agent may take to come online.
+    pub startup_grace: Duration,
+    /// Set in the agent's environment. Azure publishes it as capabilities: no place for secrets.
+    pub env: BTreeMap<String, String>,
+    /// Which Azure pool its agents belong to.
+    pub azure: AzureSpec,
+    /// What its instances are made of.
+    pub instance: InstanceSpec,
+    /// How often to look without being woken.
+    pub reconcile_interval: Duration,
+    /// How often to judge whether agents are dead.
+    pub reaper_interval: Duration,
+}
+
+/// An Azure DevOps organisation and an agent pool in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AzureSpec {
+    /// Organisation or collection URL, without a trailing slash.
+    pub url: String,
+    /// The agent pool's name in Azure.
+    pub pool: String,
+    /// What the daemon proves itself with.
+    pub credential: CredentialSpec,
+    /// How often the agents are listed when nothing happens.
+    pub poll_interval: Duration,
+    /// Additional CA certificates, PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Where the credential is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialSpec {
+    /// A personal access token in the configuration itself.
+    Pat(Secret),
+    /// A file that holds one; read again when it changes.
+    PatFile(PathBuf),
+}
+
+/// Containers or virtual machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceKind {
+    /// A system container.
+    Container,
+    /// A virtual machine.
+    VirtualMachine,
+}
+
+impl InstanceKind {
+    /// Returns the name that the Incus API uses.
+    pub fn api_name(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::VirtualMachine => "virtual-machine",
+        }
+    }
+}
+
+/// What an instance is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceSpec {
+    /// Container or virtual machine.
+    pub kind: InstanceKind,
+    /// Incus project.
+    pub project: String,
+    /// Image alias in that project.
+    pub image: String,
+    /// Profiles, in order.
+    pub profiles: Vec<String>,
+    /// A real cap: the guest sees that many CPUs.
+    pub max_cores: Option<u32>,
+    /// Memory cap, GiB.
+    pub max_ram_gib: Option<u32>,
+    /// Size of a tmpfs on the agent's work folder's `/tmp`, GiB; none when absent.
+    pub tmpfs_gib: Option<u32>,
+    /// Root disk size, GiB.
+    pub disk_gib: Option<u32>,
+    /// Storage pool of the root disk; the profile's when absent.
+    pub storage_pool: Option<String>,
+    /// Cap on processes.
+    pub max_processes: Option<u32>,
+}
