@@ -1,1 +1,1 @@
-//! The operator's command line for `iapd`.
+//! The operator's command line, to be.

@@ -1,1 +1,3 @@
+//! The operator's command line, to be.
+
 fn main() {}

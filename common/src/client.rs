@@ -46,7 +46,10 @@ pub async fn connect(path: &Path) -> Result<Channel, ConnectError> {
         Some(io::ErrorKind::NotFound) => ConnectError::NoSocket(path),
         Some(io::ErrorKind::ConnectionRefused) => ConnectError::NotListening(path),
         Some(io::ErrorKind::PermissionDenied) => ConnectError::NotPermitted(path),
-        _ => ConnectError::Other { path, source: error },
+        _ => ConnectError::Other {
+            path,
+            source: error,
+        },
     })
 }
 

@@ -42,6 +42,9 @@ mod tests {
 
     #[test]
     fn chain_joins_an_error_with_its_sources() {
-        assert_eq!(chain(&Outer(Inner)).to_string(), "outer failed: inner failed");
+        assert_eq!(
+            chain(&Outer(Inner)).to_string(),
+            "outer failed: inner failed"
+        );
     }
 }

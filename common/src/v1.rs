@@ -1,6 +1,10 @@
 //! The generated interface `iap.v1`; its reference is `proto/iap/v1/*.proto`.
 
-#![expect(clippy::use_self, reason = "generated code")]
+#![expect(
+    clippy::allow_attributes,
+    clippy::large_enum_variant,
+    reason = "generated code"
+)]
 
 tonic::include_proto!("iap.v1");
 

@@ -1,0 +1,3 @@
+//! `iapd` keeps pools of single-use Azure Pipelines agents alive in Incus system containers.
+
+pub mod calls;

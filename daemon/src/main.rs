@@ -1,1 +1,3 @@
+//! The daemon, to be.
+
 fn main() {}

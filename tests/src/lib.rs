@@ -1,1 +1,2 @@
-//! What the system tests are made of: the Azure DevOps simulator, the test bed, waiting.
+//! What the system tests are made of.
+

@@ -1,1 +1,3 @@
+//! The simulator, to be.
+
 fn main() {}

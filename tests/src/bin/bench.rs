@@ -1,1 +1,3 @@
+//! Benchmarks, to be.
+
 fn main() {}

@@ -1,0 +1,3 @@
+//! The listener, to be.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The worker, to be.
+
+fn main() {}
