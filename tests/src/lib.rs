@@ -1,2 +1,3 @@
 //! What the system tests are made of.
 
+pub mod azure_sim;
