@@ -1,3 +1,7 @@
-//! The listener, to be.
+//! `bin/Agent.Listener` of the stand-in.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fake_agent::listener::main(&std::env::args().skip(1).collect::<Vec<_>>())
+}

@@ -1,3 +1,7 @@
-//! The worker, to be.
+//! `bin/Agent.Worker` of the stand-in.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fake_agent::worker::main(&std::env::args().skip(1).collect::<Vec<_>>())
+}
