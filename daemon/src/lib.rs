@@ -1,3 +1,5 @@
 //! `iapd` keeps pools of single-use Azure Pipelines agents alive in Incus system containers.
 
 pub mod calls;
+pub mod config;
+pub mod pool;

@@ -1,0 +1,131 @@
+//! What a configuration comes to, for `iapd --check-config`.
+
+use std::fmt::Write;
+
+use crate::pool::names::{agent_name_stem, new_agent_name};
+use crate::pool::spec::{CredentialSpec, DaemonSpec, InstanceKind, InstanceSpec, PoolSpec};
+
+use super::duration::format as duration;
+
+/// Returns lines that say what the daemon would do. No secrets are among them.
+pub fn describe(spec: &DaemonSpec) -> String {
+    let agents: u32 = spec.pools.iter().map(|pool| pool.agent_count).sum();
+    let mut text = format!(
+        "{}, {}\n",
+        count(spec.pools.len(), "pool"),
+        count(agents, "agent")
+    );
+    let mut line = |indent: &str, name: &str, value: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{indent}{name:<12}{value}");
+    };
+    line("", "incus", spec.incus_socket.display().to_string());
+    let socket = &spec.socket;
+    let path = socket.path.display();
+    line(
+        "",
+        "socket",
+        format!("{path}, mode {:04o}, group {}", socket.mode, socket.group),
+    );
+    let metrics = spec
+        .metrics
+        .map(|address| format!("http://{address}/metrics"));
+    line("", "metrics", metrics.unwrap_or_else(|| "off".to_owned()));
+    line("", "state", spec.state_dir.display().to_string());
+    line(
+        "",
+        "owner",
+        spec.owner
+            .clone()
+            .unwrap_or_else(|| "derived from the machine".to_owned()),
+    );
+    for pool in &spec.pools {
+        line("", "pool", pool.name.clone());
+        for (name, value) in pool_lines(pool) {
+            line("  ", name, value);
+        }
+    }
+    text
+}
+
+fn pool_lines(pool: &PoolSpec) -> [(&'static str, String); 7] {
+    let stem = agent_name_stem(&pool.name, &pool.agent_prefix);
+    // Any id will do; the same one each time keeps the output stable.
+    let example = new_agent_name(&stem, &mut fastrand::Rng::with_seed(1));
+    let azure = &pool.azure;
+    let credential = match &azure.credential {
+        CredentialSpec::Pat(_) => "token in the configuration".to_owned(),
+        CredentialSpec::PatFile(file) => format!("token in {}", file.display()),
+    };
+    let instance = &pool.instance;
+    let kind = match instance.kind {
+        InstanceKind::Container => "containers",
+        InstanceKind::VirtualMachine => "virtual machines",
+    };
+    let profiles = match &*instance.profiles {
+        [] => "no profiles".to_owned(),
+        [one] => format!("profile {one}"),
+        many => format!("profiles {}", many.join(", ")),
+    };
+    let variables: Vec<&str> = pool.env.keys().map(String::as_str).collect();
+    let variables = if variables.is_empty() {
+        "none".to_owned()
+    } else {
+        variables.join(", ")
+    };
+    let startup = duration(pool.startup_grace);
+    let offline = duration(pool.offline_grace);
+    [
+        (
+            "agents",
+            format!("{}, named {stem}-..., such as {example}", pool.agent_count),
+        ),
+        (
+            "azure",
+            format!("pool {:?} at {}, {credential}", azure.pool, azure.url),
+        ),
+        (
+            "instances",
+            format!("{kind} in project {}, {profiles}", instance.project),
+        ),
+        ("image", instance.image.clone()),
+        ("limits", limits(instance)),
+        ("env", variables),
+        (
+            "graces",
+            format!("{startup} to come online, {offline} offline"),
+        ),
+    ]
+}
+
+fn limits(instance: &InstanceSpec) -> String {
+    let storage = instance.storage_pool.as_ref();
+    let limits: Vec<String> = [
+        instance.max_cores.map(|cores| count(cores, "core")),
+        instance
+            .max_ram_gib
+            .map(|size| format!("{size} GiB memory")),
+        instance
+            .tmpfs_gib
+            .map(|size| format!("{size} GiB tmpfs on /tmp")),
+        instance.disk_gib.map(|size| format!("{size} GiB disk")),
+        storage.map(|pool| format!("disk in storage pool {pool}")),
+        instance
+            .max_processes
+            .map(|processes| format!("{processes} processes")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if limits.is_empty() {
+        "none".to_owned()
+    } else {
+        limits.join(", ")
+    }
+}
+
+/// Writes a number with its noun.
+pub(super) fn count(number: impl TryInto<u64>, noun: &str) -> String {
+    let number: u64 = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}

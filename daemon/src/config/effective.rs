@@ -1,0 +1,110 @@
+//! Writes a specification as a configuration file again: every key with the value that holds.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_yaml::Value;
+
+use crate::pool::spec::{CredentialSpec, DaemonSpec, InstanceKind, PoolSpec};
+
+use super::duration::format;
+use super::file::{Azure, Daemon, DurationText, File, Incus, Instance, Listener, Pool, Socket};
+use super::secrets::names_a_secret;
+
+/// Returns the file that says all of `spec`. Secrets, and variables named like secrets, are masked.
+pub(super) fn yaml(spec: &DaemonSpec) -> String {
+    let intervals = spec.pools.first();
+    let file = File {
+        pools: Some(spec.pools.iter().map(pool).collect()),
+        daemon: Some(Daemon {
+            reconcile_interval: intervals.map(|pool| duration(pool.reconcile_interval)),
+            reaper_interval: intervals.map(|pool| duration(pool.reaper_interval)),
+            listener: Some(Listener {
+                retry_delay: Some(duration(spec.listener_retry.first)),
+                max_retry_delay: Some(duration(spec.listener_retry.longest)),
+            }),
+        }),
+        incus: Some(Incus {
+            socket: Some(path(&spec.incus_socket)),
+        }),
+        metrics_port: Some(spec.metrics.map_or(0, |address| address.port())),
+        metrics_address: spec.metrics.map(|address| address.ip().to_string()),
+        socket: Some(Socket {
+            path: Some(path(&spec.socket.path)),
+            mode: Some(format!("{:04o}", spec.socket.mode)),
+            group: Some(spec.socket.group.clone()),
+        }),
+        owner: spec.owner.clone(),
+        state_dir: Some(path(&spec.state_dir)),
+    };
+    const INFALLIBLE: &str = "texts, numbers and lists can be written as YAML";
+    let mut value = serde_yaml::to_value(&file).expect(INFALLIBLE);
+    drop_absent(&mut value);
+    serde_yaml::to_string(&value).expect(INFALLIBLE)
+}
+
+fn drop_absent(value: &mut Value) {
+    match value {
+        Value::Mapping(mapping) => {
+            mapping.retain(|_, item| !item.is_null());
+            mapping.values_mut().for_each(drop_absent);
+        }
+        Value::Sequence(items) => items.iter_mut().for_each(drop_absent),
+        _ => {}
+    }
+}
+
+fn pool(spec: &PoolSpec) -> Pool {
+    let instance = &spec.instance;
+    let (pat, pat_file) = match &spec.azure.credential {
+        CredentialSpec::Pat(secret) => (Some(secret.to_string()), None),
+        CredentialSpec::PatFile(file) => (None, Some(path(file))),
+    };
+    let masked = |name: &str, value: &str| {
+        (
+            name.to_owned(),
+            if names_a_secret(name) { "***" } else { value }.to_owned(),
+        )
+    };
+    Pool {
+        name: Some(spec.name.clone()),
+        agent_count: Some(spec.agent_count),
+        agent_prefix: Some(spec.agent_prefix.clone()),
+        offline_grace_period: Some(duration(spec.offline_grace)),
+        env: Some(
+            spec.env
+                .iter()
+                .map(|(name, value)| masked(name, value))
+                .collect(),
+        ),
+        azure: Some(Azure {
+            url: Some(spec.azure.url.clone()),
+            pat,
+            pat_file,
+            pool: Some(spec.azure.pool.clone()),
+            poll_interval: Some(duration(spec.azure.poll_interval)),
+            ca_file: spec.azure.ca_file.as_deref().map(path),
+        }),
+        incus: Some(Instance {
+            image: Some(instance.image.clone()),
+            project_name: Some(instance.project.clone()),
+            profiles: Some(instance.profiles.clone()),
+            vm: Some(instance.kind == InstanceKind::VirtualMachine),
+            max_cores: instance.max_cores,
+            max_ram_in_gb: instance.max_ram_gib,
+            max_processes: instance.max_processes,
+            tmpfs_size_in_gb: instance.tmpfs_gib,
+            disk_size_in_gb: instance.disk_gib,
+            storage_pool: instance.storage_pool.clone(),
+            startup_grace_period: Some(duration(spec.startup_grace)),
+        }),
+    }
+}
+
+fn duration(value: Duration) -> DurationText {
+    DurationText(format(value))
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,285 @@
+//! What one pool of the file means.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::{Host, Url};
+
+use crate::config::Environment;
+use crate::config::file::{Azure, Instance, Pool};
+use crate::config::problem::Report;
+use crate::config::secrets::names_a_secret;
+use crate::pool::names::{MAX_POOL_NAME, agent_name_stem};
+use crate::pool::spec::{AzureSpec, CredentialSpec, InstanceKind, InstanceSpec, PoolSpec, Secret};
+
+use super::{duration, required, text};
+
+const OFFLINE_GRACE: Duration = Duration::from_secs(5 * 60);
+const CONTAINER_STARTUP_GRACE: Duration = Duration::from_secs(60);
+const VM_STARTUP_GRACE: Duration = Duration::from_secs(5 * 60);
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shorter would judge agents by a single look, and would press Azure's rate limits.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+pub(super) fn resolve(
+    pool: Pool,
+    key: &str,
+    env: &Environment,
+    report: &mut Report<'_>,
+) -> PoolSpec {
+    let name = required(&format!("{key}.name"), pool.name, report);
+    check_pool_name(&name, &format!("{key}.name"), report);
+    let prefix_key = format!("{key}.agentPrefix");
+    let given_prefix = text(&prefix_key, pool.agent_prefix, report);
+    if given_prefix
+        .as_ref()
+        .is_some_and(|prefix| agent_name_stem("p", prefix) == "p")
+    {
+        report.error(&prefix_key, "must hold an ASCII letter or digit");
+    }
+    let variables = pool.env.unwrap_or_default();
+    check_env(&variables, &format!("{key}.env"), report);
+    let offline_key = format!("{key}.offlineGracePeriod");
+    let offline_grace = pool.offline_grace_period;
+    let (instance, startup_grace) = instance(
+        pool.incus.unwrap_or_default(),
+        &format!("{key}.incus"),
+        report,
+    );
+    PoolSpec {
+        agent_count: pool.agent_count.unwrap_or_default(),
+        agent_prefix: given_prefix.unwrap_or_else(|| env.host_name.clone()),
+        offline_grace: duration(&offline_key, offline_grace, OFFLINE_GRACE, SHORTEST, report),
+        startup_grace,
+        env: variables,
+        azure: azure(pool.azure, &name, &format!("{key}.azure"), env, report),
+        instance,
+        name,
+        // The file has these once for all pools; the caller fills them in.
+        reconcile_interval: Duration::ZERO,
+        reaper_interval: Duration::ZERO,
+    }
+}
+
+fn check_pool_name(name: &str, key: &str, report: &mut Report<'_>) {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() {
+        return;
+    }
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic())
+        || !name.ends_with(|c: char| c.is_ascii_alphanumeric())
+        || !name.chars().all(fits)
+    {
+        report.error(
+            key,
+            "must be letters, digits, `-`, `_` or `.`, beginning with a letter and ending with a \
+             letter or digit (if the pool has another name in Azure, that goes to `azure.pool`)",
+        );
+    } else if name.len() > MAX_POOL_NAME {
+        report.error(
+            key,
+            format!("must not be longer than {MAX_POOL_NAME} characters"),
+        );
+    }
+}
+
+/// systemd hands the variables over in the guest, so its rules hold.
+fn check_env(variables: &BTreeMap<String, String>, key: &str, report: &mut Report<'_>) {
+    for (name, value) in variables {
+        let key = format!("{key}.{name}");
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if name.is_empty()
+            || name.starts_with(|c: char| c.is_ascii_digit())
+            || !name.chars().all(fits)
+        {
+            let message = "is no name for a variable: letters, digits and `_`, first no digit";
+            report.error_in_key(&key, message);
+        } else if value.contains('\0') {
+            report.error(&key, "must not hold a NUL character");
+        } else if names_a_secret(name) {
+            report.warning(
+                &key,
+                "looks like a secret: Azure publishes an agent's environment as its capabilities",
+            );
+        }
+    }
+}
+
+fn azure(
+    azure: Option<Azure>,
+    pool_name: &str,
+    key: &str,
+    env: &Environment,
+    report: &mut Report<'_>,
+) -> AzureSpec {
+    // When the section is missing or was dropped as a whole, that has been reported.
+    let credential = match &azure {
+        Some(azure) => credential(azure, key, env, report),
+        None => no_credential(),
+    };
+    let azure = azure.unwrap_or_default();
+    let poll_key = format!("{key}.pollInterval");
+    let ca_file = text(&format!("{key}.caFile"), azure.ca_file, report);
+    AzureSpec {
+        url: url(azure.url, &format!("{key}.url"), report),
+        pool: text(&format!("{key}.pool"), azure.pool, report)
+            .unwrap_or_else(|| pool_name.to_owned()),
+        credential,
+        poll_interval: duration(
+            &poll_key,
+            azure.poll_interval,
+            POLL_INTERVAL,
+            SHORTEST,
+            report,
+        ),
+        ca_file: ca_file.map(|path| env.config_dir.join(path)),
+    }
+}
+
+fn credential(
+    azure: &Azure,
+    key: &str,
+    env: &Environment,
+    report: &mut Report<'_>,
+) -> CredentialSpec {
+    let pat_key = format!("{key}.pat");
+    let file_key = format!("{key}.patFile");
+    match (&azure.pat, &azure.pat_file) {
+        (Some(_), Some(_)) => report.error(&file_key, "cannot be given together with `pat`"),
+        (Some(pat), None) if pat.trim().is_empty() => report.error(&pat_key, "must not be empty"),
+        (None, Some(path)) if path.trim().is_empty() => {
+            report.error(&file_key, "must not be empty");
+        }
+        (Some(pat), None) => return CredentialSpec::Pat(Secret::new(pat.trim())),
+        (None, Some(path)) => {
+            let dir = env.credentials_dir.as_ref().unwrap_or(&env.config_dir);
+            return CredentialSpec::PatFile(dir.join(path));
+        }
+        (None, None) if report.has_error(&pat_key) || report.has_error(&file_key) => {}
+        (None, None) => {
+            report.error_in_key(
+                &pat_key,
+                "is missing: either `pat` or `patFile` must be given",
+            );
+        }
+    }
+    no_credential()
+}
+
+/// Stands in when there is an error.
+fn no_credential() -> CredentialSpec {
+    CredentialSpec::PatFile(PathBuf::new())
+}
+
+fn url(value: Option<String>, key: &str, report: &mut Report<'_>) -> String {
+    let value = required(key, value, report);
+    if value.is_empty() {
+        return value;
+    }
+    match check_url(&value) {
+        Err(message) => report.error(key, message),
+        Ok(warnings) => warnings
+            .into_iter()
+            .for_each(|warning| report.warning(key, warning)),
+    }
+    value.trim().trim_end_matches('/').to_owned()
+}
+
+/// Messages never show the URL: what is wrong with it may be that it holds a token.
+fn check_url(text: &str) -> Result<Vec<&'static str>, &'static str> {
+    const EXAMPLE: &str =
+        "must be an http or https URL such as `https://dev.azure.com/myorganization`";
+    let url = Url::parse(text.trim()).map_err(|_| EXAMPLE)?;
+    let ("http" | "https", Some(host)) = (url.scheme(), url.host()) else {
+        return Err(EXAMPLE);
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user name or a token; those go to `pat` or `patFile`");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must not have a `?` or `#` part");
+    }
+    if host == Host::Domain("dev.azure.com") && url.path().trim_matches('/').is_empty() {
+        return Err("names no organisation: `https://dev.azure.com/myorganization`");
+    }
+    let mut warnings = Vec::new();
+    if text.contains('<') {
+        warnings.push("still has a placeholder in it");
+    }
+    let loopback = match host {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    };
+    if url.scheme() == "http" && !loopback {
+        warnings.push("is plain http: the token crosses the network readable");
+    }
+    Ok(warnings)
+}
+
+fn instance(instance: Instance, key: &str, report: &mut Report<'_>) -> (InstanceSpec, Duration) {
+    let vm = instance.vm.unwrap_or(false);
+    let cap = |limit: Option<u32>| limit.filter(|limit| *limit > 0);
+    let mut tmpfs_gib = cap(instance.tmpfs_size_in_gb);
+    let mut max_processes = cap(instance.max_processes);
+    if vm {
+        // Incus has neither for virtual machines; the Go tool warned about the first, too.
+        for (name, limit) in [
+            ("tmpfsSizeInGb", &mut tmpfs_gib),
+            ("maxProcesses", &mut max_processes),
+        ] {
+            if limit.take().is_some() {
+                report.warning(&format!("{key}.{name}"), "is ignored for virtual machines");
+            }
+        }
+    }
+    let default_grace = if vm {
+        VM_STARTUP_GRACE
+    } else {
+        CONTAINER_STARTUP_GRACE
+    };
+    let grace_key = format!("{key}.startupGracePeriod");
+    let startup_grace = duration(
+        &grace_key,
+        instance.startup_grace_period,
+        default_grace,
+        SHORTEST,
+        report,
+    );
+    let spec = InstanceSpec {
+        kind: if vm {
+            InstanceKind::VirtualMachine
+        } else {
+            InstanceKind::Container
+        },
+        project: text(&format!("{key}.projectName"), instance.project_name, report)
+            .unwrap_or_else(|| "default".to_owned()),
+        image: required(&format!("{key}.image"), instance.image, report),
+        profiles: profiles(instance.profiles, &format!("{key}.profiles"), report),
+        max_cores: cap(instance.max_cores),
+        max_ram_gib: cap(instance.max_ram_in_gb),
+        tmpfs_gib,
+        disk_gib: cap(instance.disk_size_in_gb),
+        storage_pool: text(&format!("{key}.storagePool"), instance.storage_pool, report),
+        max_processes,
+    };
+    (spec, startup_grace)
+}
+
+fn profiles(given: Option<Vec<String>>, key: &str, report: &mut Report<'_>) -> Vec<String> {
+    let Some(given) = given else {
+        return vec!["default".to_owned()];
+    };
+    let mut seen = HashSet::new();
+    for (number, profile) in given.iter().enumerate() {
+        let key = format!("{key}[{number}]");
+        if profile.trim().is_empty() {
+            report.error(&key, "must not be empty");
+        } else if !seen.insert(profile) {
+            report.error(&key, "is listed twice");
+        }
+    }
+    given
+}

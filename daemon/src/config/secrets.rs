@@ -1,0 +1,57 @@
+//! What could give a secret away: variables that look like one, and files that others can read.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::pool::spec::{CredentialSpec, DaemonSpec};
+
+use super::problem::Report;
+
+/// Returns whether a variable's name says that its value is a secret.
+pub(super) fn names_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["TOKEN", "PASSWORD", "PASSWD", "SECRET", "CREDENTIAL"]
+        .iter()
+        .any(|part| name.contains(part))
+        || name.ends_with("KEY")
+        || name.split('_').any(|word| word == "KEY" || word == "PAT")
+}
+
+/// Looks at the files that hold secrets: the configuration itself, and those it names. That one
+/// cannot be looked at is no error: it may come later, or be there for the daemon's user only.
+pub(super) fn check_files(path: &Path, spec: &DaemonSpec, report: &mut Report<'_>) {
+    for (number, pool) in spec.pools.iter().enumerate() {
+        let key = format!("pools[{number}].azure");
+        match &pool.azure.credential {
+            CredentialSpec::Pat(_) => {
+                warn_if_open(path, &format!("{key}.pat"), report);
+            }
+            CredentialSpec::PatFile(file) => {
+                let key = format!("{key}.patFile");
+                warn_if_absent(file, &key, report);
+                warn_if_open(file, &key, report);
+            }
+        }
+        if let Some(file) = &pool.azure.ca_file {
+            warn_if_absent(file, &format!("{key}.caFile"), report);
+        }
+    }
+}
+
+fn warn_if_absent(file: &Path, key: &str, report: &mut Report<'_>) {
+    if let Err(error) = fs::metadata(file) {
+        report.warning(key, format!("cannot look at {}: {error}", file.display()));
+    }
+}
+
+fn warn_if_open(file: &Path, key: &str, report: &mut Report<'_>) {
+    let mode = fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
+    if mode & 0o004 != 0 {
+        let file = file.display();
+        report.warning(
+            key,
+            format!("every user can read {file} (mode {mode:04o}): `chmod o= {file}`"),
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! What is written about a configuration: its description, its effective form, its changes.
+
+use super::*;
+
+const TWO_POOLS: &str = "\
+owner: blue
+pools:
+- name: linux
+  agentCount: 2
+  env: {LANG: C.UTF-8, NPM_TOKEN: t0ken}
+  azure: {url: https://dev.azure.com/org, pat: s3cret, pool: Linux builds}
+  incus: {image: runner, projectName: ci, maxCores: 4, maxRamInGb: 8, tmpfsSizeInGb: 2}
+- name: big
+  agentCount: 1
+  agentPrefix: b
+  offlineGracePeriod: 90s
+  azure: {url: https://dev.azure.com/org, patFile: pat}
+  incus: {image: vm-runner, vm: true, diskSizeInGb: 50, storagePool: fast, profiles: [a, b]}
+";
+
+#[test]
+fn the_description_shows_what_would_be_made() {
+    insta::assert_snapshot!(describe(&good(TWO_POOLS).spec), @r#"
+    2 pools, 3 agents
+    incus       /var/lib/incus/unix.socket
+    socket      /run/iapd/iapd.sock, mode 0660, group iapd
+    metrics     http://127.0.0.1:9922/metrics
+    state       /var/lib/iapd
+    owner       blue
+    pool        linux
+      agents      2, named linux-build1-example-com-..., such as linux-build1-example-com-rti2a
+      azure       pool "Linux builds" at https://dev.azure.com/org, token in the configuration
+      instances   containers in project ci, profile default
+      image       runner
+      limits      4 cores, 8 GiB memory, 2 GiB tmpfs on /tmp
+      env         LANG, NPM_TOKEN
+      graces      1m to come online, 5m offline
+    pool        big
+      agents      1, named big-b-..., such as big-b-rti2a
+      azure       pool "big" at https://dev.azure.com/org, token in /etc/iapd/pat
+      instances   virtual machines in project default, profiles a, b
+      image       vm-runner
+      limits      50 GiB disk, disk in storage pool fast
+      env         none
+      graces      5m to come online, 1m30s offline
+    "#);
+}
+
+#[test]
+fn the_effective_configuration_has_every_default_and_no_secret() {
+    let loaded = good(TWO_POOLS);
+    assert!(!loaded.effective_yaml.contains("s3cret"));
+    assert!(!loaded.effective_yaml.contains("t0ken"));
+    assert!(!format!("{loaded:?}").contains("s3cret"));
+    insta::assert_snapshot!(loaded.effective_yaml, @"
+    pools:
+    - name: linux
+      agentCount: 2
+      agentPrefix: build1.example.com
+      offlineGracePeriod: 5m
+      env:
+        LANG: C.UTF-8
+        NPM_TOKEN: '***'
+      azure:
+        url: https://dev.azure.com/org
+        pat: '***'
+        pool: Linux builds
+        pollInterval: 10s
+      incus:
+        image: runner
+        projectName: ci
+        profiles:
+        - default
+        vm: false
+        maxCores: 4
+        maxRamInGb: 8
+        tmpfsSizeInGb: 2
+        startupGracePeriod: 1m
+    - name: big
+      agentCount: 1
+      agentPrefix: b
+      offlineGracePeriod: 1m30s
+      env: {}
+      azure:
+        url: https://dev.azure.com/org
+        patFile: /etc/iapd/pat
+        pool: big
+        pollInterval: 10s
+      incus:
+        image: vm-runner
+        projectName: default
+        profiles:
+        - a
+        - b
+        vm: true
+        diskSizeInGb: 50
+        storagePool: fast
+        startupGracePeriod: 5m
+    daemon:
+      reconcileInterval: 5s
+      reaperInterval: 30s
+      listener:
+        retryDelay: 1s
+        maxRetryDelay: 1m
+    incus:
+      socket: /var/lib/incus/unix.socket
+    metricsPort: 9922
+    metricsAddress: 127.0.0.1
+    socket:
+      path: /run/iapd/iapd.sock
+      mode: '0660'
+      group: iapd
+    owner: blue
+    stateDir: /var/lib/iapd
+    ");
+}
+
+#[test]
+fn the_effective_configuration_means_the_same() {
+    let mut first = good(TWO_POOLS).spec;
+    let mut second = good(&good(TWO_POOLS).effective_yaml).spec;
+    for spec in [&mut first, &mut second] {
+        spec.pools[0].env.remove("NPM_TOKEN");
+        spec.pools[0].azure.credential = CredentialSpec::Pat(Secret::new("masked"));
+    }
+    assert_eq!(first, second);
+}
+
+#[test]
+fn defaults_in_the_schema_are_those_of_the_program() {
+    let effective = good(&pool_with("", "")).effective_yaml;
+    let value: serde_json::Value = serde_yaml::from_str(&effective).unwrap();
+    let mut checked = 0;
+    compare(file::schema().as_value(), &value, &mut checked);
+    assert!(checked >= 14, "only {checked} defaults were compared");
+}
+
+fn compare(schema: &serde_json::Value, value: &serde_json::Value, checked: &mut usize) {
+    if let Some(default) = schema.get("default") {
+        assert_eq!(value, default);
+        *checked += 1;
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        compare(property, &value[name], checked);
+    }
+    if schema["items"]["properties"].is_object() {
+        compare(&schema["items"], &value[0], checked);
+    }
+}
+
+#[test]
+fn a_reload_says_what_it_changes() {
+    let old = good(TWO_POOLS).spec;
+    assert_eq!(diff(&old, &old), Vec::<String>::new());
+    let new = TWO_POOLS
+        .replace("agentCount: 2", "agentCount: 4")
+        .replace("image: runner", "image: newer")
+        .replace("s3cret", "n3w")
+        .replace("name: big", "name: huge")
+        .replace("owner: blue", "owner: green\ndaemon: {reaperInterval: 1m}");
+    insta::assert_snapshot!(diff(&old, &good(&new).spec).join("\n"), @"
+    pool linux: agents 2 → 4
+    pool linux: reaper interval 30s → 1m
+    pool linux: what agents are made of changed; idle agents are replaced, busy ones finish
+    pool linux: the credential or its CA file changed
+    pool big: removed; it is drained
+    pool huge: added, with 1 agent
+    owner: changed; takes effect when the daemon is restarted
+    ");
+}
