@@ -2,4 +2,5 @@
 
 pub mod calls;
 pub mod config;
+pub mod incus;
 pub mod pool;
