@@ -1,0 +1,394 @@
+//! Makes calls: builds the request, keeps the pause, bounds time and size, reports the outcome.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response, redirect};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Duration, Instant, timeout};
+use url::Url;
+
+use super::Deadlines;
+use super::answer::{self, Answer};
+use super::auth::{Credential, Token, TokenSource};
+use super::error::{AzureError, Operation};
+use super::pace::{self, Pause};
+use crate::calls::{CallObserver, CallOutcome, CallReport};
+
+/// Understood by Azure DevOps Server 2020 and everything newer, and offered by the hosted service
+/// next to its successors. Later versions add nothing that is used here.
+const API_VERSION: &str = "6.0";
+
+/// A thousand agents with an environment each as capabilities.
+const MAX_LIST: usize = 64 * 1024 * 1024;
+
+/// Anything else.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// One call, to be made.
+pub(super) struct Request {
+    operation: Operation,
+    method: Method,
+    /// Below `_apis`.
+    path: String,
+    version: &'static str,
+    query: Vec<(&'static str, String)>,
+    body: Option<Vec<u8>>,
+}
+
+impl Request {
+    pub(super) fn get(operation: Operation, path: impl Into<String>) -> Self {
+        Self::new(Method::GET, operation, path.into())
+    }
+
+    pub(super) fn post(operation: Operation, path: impl Into<String>) -> Self {
+        Self::new(Method::POST, operation, path.into())
+    }
+
+    pub(super) fn put(operation: Operation, path: impl Into<String>) -> Self {
+        Self::new(Method::PUT, operation, path.into())
+    }
+
+    pub(super) fn patch(operation: Operation, path: impl Into<String>) -> Self {
+        Self::new(Method::PATCH, operation, path.into())
+    }
+
+    pub(super) fn delete(operation: Operation, path: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, operation, path.into())
+    }
+
+    fn new(method: Method, operation: Operation, path: String) -> Self {
+        Self {
+            operation,
+            method,
+            path,
+            version: API_VERSION,
+            query: Vec::new(),
+            body: None,
+        }
+    }
+
+    /// Asks for another API version than the usual one.
+    pub(super) fn version(mut self, version: &'static str) -> Self {
+        self.version = version;
+        self
+    }
+
+    pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+
+    pub(super) fn body(mut self, body: &impl Serialize) -> Self {
+        self.body =
+            Some(serde_json::to_vec(body).expect("only strings and numbers, named by strings"));
+        self
+    }
+}
+
+pub(super) struct Transport {
+    http: Client,
+    base: Url,
+    url: String,
+    tokens: TokenSource,
+    pause: Pause,
+    observer: CallObserver,
+    pub(super) deadlines: Deadlines,
+}
+
+impl Transport {
+    pub(super) fn new(
+        url: &str,
+        credential: Credential,
+        ca_file: Option<&Path>,
+        observer: CallObserver,
+        deadlines: Deadlines,
+    ) -> Result<Self, AzureError> {
+        let base = base_url(url)?;
+        let mut http = Client::builder()
+            .user_agent(concat!("iapd/", env!("CARGO_PKG_VERSION")))
+            // A redirect is a sign-in page, and a token is not carried to where it points.
+            .redirect(redirect::Policy::none())
+            .connect_timeout(deadlines.connect);
+        if let Some(path) = ca_file {
+            let pem = std::fs::read(path).map_err(|source| AzureError::CaFile {
+                path: path.to_owned(),
+                source,
+            })?;
+            let certificates =
+                Certificate::from_pem_bundle(&pem).map_err(|source| AzureError::Tls { source })?;
+            if certificates.is_empty() {
+                return Err(AzureError::NoCertificate {
+                    path: path.to_owned(),
+                });
+            }
+            http = http.tls_certs_merge(certificates);
+        }
+        Ok(Self {
+            http: http.build().map_err(|source| AzureError::Tls { source })?,
+            url: base.as_str().trim_end_matches('/').to_owned(),
+            base,
+            tokens: TokenSource::new(credential)?,
+            pause: Pause::default(),
+            observer,
+            deadlines,
+        })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) fn host(&self) -> &str {
+        self.base.host_str().unwrap_or_default()
+    }
+
+    /// Returns whether the token may be shown to where `url` points.
+    pub(super) fn owns(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    /// Makes a call whose answer is one object.
+    pub(super) async fn json<T: DeserializeOwned>(
+        &self,
+        request: Request,
+    ) -> Result<T, AzureError> {
+        self.call(request, self.deadlines.call, MAX_ANSWER, answer::object)
+            .await
+    }
+
+    /// Makes a call whose answer is a list. It is complete, or an error.
+    pub(super) async fn list<T: DeserializeOwned>(
+        &self,
+        request: Request,
+    ) -> Result<Vec<T>, AzureError> {
+        self.call(request, self.deadlines.list, MAX_LIST, answer::list)
+            .await
+    }
+
+    /// Makes a call of whose answer only the success matters.
+    pub(super) async fn done(&self, request: Request) -> Result<(), AzureError> {
+        self.call(request, self.deadlines.call, MAX_ANSWER, |_, _| Ok(()))
+            .await
+    }
+
+    async fn call<T>(
+        &self,
+        request: Request,
+        deadline: Duration,
+        max_size: usize,
+        read: impl FnOnce(Operation, Answer) -> Result<T, AzureError>,
+    ) -> Result<T, AzureError> {
+        let operation = request.operation;
+        self.check_pause(operation)?;
+        let token = self.tokens.current().await?;
+        let started = Instant::now();
+        let result = match timeout(deadline, self.exchange(request, max_size, &token)).await {
+            Ok(result) => result.and_then(|answer| read(operation, answer)),
+            Err(_) => Err(AzureError::TimedOut {
+                operation,
+                after: deadline,
+            }),
+        };
+        self.ended(operation, started, &result);
+        result
+    }
+
+    async fn exchange(
+        &self,
+        request: Request,
+        max_size: usize,
+        token: &Token,
+    ) -> Result<Answer, AzureError> {
+        let operation = request.operation;
+        let url = self.address(&request);
+        let path = url.path().to_owned();
+        let mut builder = self
+            .authorized(self.http.request(request.method, url), token)
+            .header(ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(body) = request.body {
+            builder = builder
+                .header(
+                    CONTENT_TYPE,
+                    HeaderValue::from_static("application/json; charset=utf-8"),
+                )
+                .body(body);
+        }
+        let response = builder.send().await.map_err(unreachable(operation))?;
+        let answer = self.read(operation, response, max_size).await?;
+        if answer::is_success(&answer) {
+            Ok(answer)
+        } else {
+            Err(answer::refusal(operation, path, &answer, token))
+        }
+    }
+
+    /// Reads the whole answer, and keeps the pause that it asks for.
+    pub(super) async fn read(
+        &self,
+        operation: Operation,
+        mut response: Response,
+        max_size: usize,
+    ) -> Result<Answer, AzureError> {
+        let pause = self.note_pause(&response);
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable(operation))? {
+            if body.len() + chunk.len() > max_size {
+                let reason = format!("is larger than {max_size} bytes");
+                return Err(AzureError::Unusable { operation, reason });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let headers = std::mem::take(response.headers_mut());
+        Ok(Answer {
+            status: response.status(),
+            headers,
+            body,
+            pause,
+        })
+    }
+
+    /// Opens a download. Azure's own host is shown the token, any other is shown nothing.
+    pub(super) async fn open(
+        &self,
+        operation: Operation,
+        url: Url,
+    ) -> Result<(Response, Option<Arc<Token>>), AzureError> {
+        let mut builder = self.http.get(url.clone());
+        let mut token = None;
+        if self.owns(&url) {
+            self.check_pause(operation)?;
+            let current = self.tokens.current().await?;
+            builder = self.authorized(builder, &current);
+            token = Some(current);
+        }
+        let response = builder.send().await.map_err(unreachable(operation))?;
+        Ok((response, token))
+    }
+
+    fn authorized(&self, builder: RequestBuilder, token: &Token) -> RequestBuilder {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, token.header());
+        // Asks for a 401 in place of a sign-in page.
+        headers.insert(
+            "x-tfs-fedauthredirect",
+            HeaderValue::from_static("Suppress"),
+        );
+        builder.headers(headers)
+    }
+
+    fn address(&self, request: &Request) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments
+                .pop_if_empty()
+                .push("_apis")
+                .extend(request.path.split('/'));
+        }
+        url.query_pairs_mut()
+            .append_pair("api-version", request.version)
+            .extend_pairs(
+                request
+                    .query
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str())),
+            );
+        url
+    }
+
+    fn check_pause(&self, operation: Operation) -> Result<(), AzureError> {
+        match self.pause.left() {
+            Some(retry_after) => Err(AzureError::Paused {
+                operation,
+                retry_after,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn note_pause(&self, response: &Response) -> Option<Duration> {
+        if !self.owns(response.url()) {
+            return None;
+        }
+        let pause = pace::asked_for(response.status(), response.headers(), SystemTime::now())?;
+        self.pause.keep(pause);
+        Some(pause)
+    }
+
+    /// Reports a call that was made.
+    pub(super) fn ended<T>(
+        &self,
+        operation: Operation,
+        started: Instant,
+        result: &Result<T, AzureError>,
+    ) {
+        let outcome = match result {
+            Ok(_) => CallOutcome::Ok,
+            Err(error) => match outcome_of(error) {
+                Some(outcome) => outcome,
+                None => return,
+            },
+        };
+        if matches!(result, Err(AzureError::Rejected { .. })) {
+            self.tokens.forget();
+        }
+        let elapsed = started.elapsed();
+        (self.observer)(CallReport {
+            kind: operation.kind(),
+            outcome,
+            elapsed,
+        });
+    }
+}
+
+/// `None` when the call was not made, or did not fail on Azure's side.
+fn outcome_of(error: &AzureError) -> Option<CallOutcome> {
+    Some(match error {
+        _ if error.is_not_found() => CallOutcome::Ok,
+        AzureError::Rejected { .. } => CallOutcome::Refused,
+        AzureError::Status { status, .. } if status.is_client_error() => CallOutcome::Refused,
+        AzureError::Status { .. }
+        | AzureError::Malformed { .. }
+        | AzureError::Unusable { .. }
+        | AzureError::NoAuthorization { .. } => CallOutcome::Failed,
+        AzureError::Unreachable { .. } | AzureError::TimedOut { .. } => CallOutcome::Unreachable,
+        _ => return None,
+    })
+}
+
+/// The URL is in our own errors where it helps; reqwest's would repeat it.
+pub(super) fn unreachable(operation: Operation) -> impl Fn(reqwest::Error) -> AzureError {
+    move |error| AzureError::Unreachable {
+        operation,
+        source: error.without_url(),
+    }
+}
+
+fn base_url(text: &str) -> Result<Url, AzureError> {
+    let text = text.trim();
+    let unfit = |reason| {
+        let url = if text.contains('@') {
+            "***".to_owned()
+        } else {
+            text.to_owned()
+        };
+        AzureError::Url { url, reason }
+    };
+    let url = Url::parse(text).map_err(|_| unfit("not a URL"))?;
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err(unfit("neither https nor http"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(unfit("the credential does not belong into the URL"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(unfit("a query or fragment does not belong into it"));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests;
