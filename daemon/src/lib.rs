@@ -5,4 +5,5 @@ pub mod calls;
 pub mod config;
 pub mod incus;
 pub mod pool;
+pub mod provision;
 pub mod registration;

@@ -1,0 +1,186 @@
+//! From a stopped builder to an image that agents are started from.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use iap_common::error::chain;
+
+use crate::incus::{Image, IncusError, NewInstance, Project};
+
+use super::context::Context;
+use super::error::StepError;
+use super::ownership;
+
+/// Image properties.
+pub(super) const TARGET: &str = "iapd.target";
+pub(super) const JOB: &str = "iapd.job";
+
+/// Packing tens of GiB on a slow disk.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(60 * 60);
+const WARM_DEADLINE: Duration = Duration::from_secs(30 * 60);
+const REMOVE_DEADLINE: Duration = Duration::from_secs(60);
+/// Images of one target that are kept, the one the alias points at included.
+const KEPT_IMAGES: usize = 3;
+
+/// Makes an image of a stopped instance and returns its fingerprint.
+pub(super) async fn publish(
+    cx: &Context,
+    instance: &str,
+    properties: BTreeMap<String, String>,
+    job: &str,
+) -> Result<String, StepError> {
+    let what = "publish the image";
+    let begun = cx.project.publish(instance, properties).await;
+    let ended = cx
+        .wait(
+            what,
+            begun.map_err(StepError::incus(what))?,
+            PUBLISH_DEADLINE,
+        )
+        .await?;
+    let told = ended.and_then(|operation| {
+        operation
+            .metadata
+            .get("fingerprint")?
+            .as_str()
+            .map(str::to_owned)
+    });
+    if let Some(fingerprint) = told {
+        return Ok(fingerprint);
+    }
+    let images = cx.project.images().await.map_err(StepError::incus(what))?;
+    images
+        .into_iter()
+        .find(|image| {
+            image
+                .properties
+                .get(JOB)
+                .is_some_and(|made_by| made_by == job)
+        })
+        .map(|image| image.fingerprint)
+        .ok_or_else(|| StepError::Operation {
+            what,
+            message: "there is no image".to_owned(),
+        })
+}
+
+/// Creates one instance of the image and removes it: the first one unpacks the image, which takes
+/// longer than all that follow.
+pub(super) async fn warm(cx: &Context, new: &NewInstance) -> Result<(), StepError> {
+    let what = "create an instance of the new image";
+    let operation = cx
+        .project
+        .create(new)
+        .await
+        .map_err(StepError::incus(what))?;
+    cx.wait(what, operation, WARM_DEADLINE).await?;
+    // The image is as good with it still there; the sweep finds it.
+    let removed = ownership::remove(&cx.incus, &cx.project, &new.name, REMOVE_DEADLINE).await;
+    if let Err(error) = removed {
+        let name = &new.name;
+        cx.progress.line(&format!(
+            "warning: {name} is not removed yet: {}",
+            chain(&error)
+        ));
+    }
+    Ok(())
+}
+
+/// Removes the target's old images beyond the newest few. What cannot be removed is left: it only
+/// takes space.
+pub(super) async fn prune(project: &Project, target: &str) {
+    let images = match project.images().await {
+        Ok(images) => images,
+        Err(error) => {
+            warn!(target_alias = target, error = %chain(&error), "old images not listed");
+            return;
+        }
+    };
+    for image in outdated(images, target) {
+        let fingerprint = image.fingerprint;
+        match project.delete_image(&fingerprint).await {
+            Ok(()) => info!(target_alias = target, fingerprint, "old image removed"),
+            Err(error) => {
+                warn!(target_alias = target, fingerprint, error = %chain(&error), "old image not removed");
+            }
+        }
+    }
+}
+
+/// Returns the images of a target that nobody needs: made here, without an alias, and not among the
+/// newest.
+fn outdated(mut images: Vec<Image>, target: &str) -> Vec<Image> {
+    images.retain(|image| {
+        image.properties.contains_key(JOB)
+            && image
+                .properties
+                .get(TARGET)
+                .is_some_and(|made_for| made_for == target)
+    });
+    images.sort_by_key(|image| Reverse(image.created_at));
+    let mut old = images.split_off(KEPT_IMAGES.min(images.len()));
+    old.retain(|image| image.aliases.is_empty());
+    old
+}
+
+/// Removes what a job that did not end well has published.
+pub(super) async fn discard(project: &Project, job: &str) -> Result<(), IncusError> {
+    for image in project.images().await? {
+        if image
+            .properties
+            .get(JOB)
+            .is_some_and(|made_by| made_by == job)
+            && image.aliases.is_empty()
+        {
+            project.delete_image(&image.fingerprint).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn image(name: &str, day: u8, target: &str, aliases: &[&str]) -> Image {
+        let aliases: Vec<_> = aliases.iter().map(|name| json!({"name": name})).collect();
+        let properties = match target {
+            "" => json!({"os": "debian"}),
+            target => json!({TARGET: target, JOB: "91c2e0"}),
+        };
+        serde_json::from_value(json!({
+            "fingerprint": name,
+            "type": "container",
+            "properties": properties,
+            "created_at": format!("2026-01-{day:02}T00:00:00Z"),
+            "aliases": aliases,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_old_unnamed_images_of_the_target_are_outdated() {
+        let images = vec![
+            image("oldest", 1, "linux", &[]),
+            image("named", 2, "linux", &["rollback"]),
+            image("other", 3, "windows", &[]),
+            image("foreign", 4, "", &[]),
+            image("old", 5, "linux", &[]),
+            image("third", 6, "linux", &[]),
+            image("current", 8, "linux", &["linux"]),
+            image("second", 7, "linux", &[]),
+        ];
+        let found = outdated(images, "linux");
+        let names: Vec<_> = found
+            .iter()
+            .map(|image| image.fingerprint.as_str())
+            .collect();
+        assert_eq!(names, ["old", "oldest"]);
+        assert!(outdated(vec![image("only", 1, "linux", &[])], "linux").is_empty());
+    }
+}

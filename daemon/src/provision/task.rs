@@ -1,0 +1,208 @@
+//! The task that owns the running jobs: starts those whose turn it is, and sees to it that every
+//! job ends, also when the daemon stops.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, error, info_span, warn};
+
+use crate::incus::Incus;
+
+use super::context::Context;
+use super::job::JobState;
+use super::ledger::{Keep, Ledger};
+use super::log::JobLog;
+use super::package_cache::PackageCache;
+use super::progress::Progress;
+use super::queue::{self, Target, Waiting};
+use super::request::PackageSource;
+use super::run::carry_out;
+use super::steps::{IMAGE_SERVER, Steps};
+use super::sweep::sweep;
+use super::{AzureLookup, Command};
+
+/// What running jobs get to remove their builders when the daemon stops; it has 20 s for all of it.
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
+const STOPPED: &str = "daemon stopped";
+
+/// Carries out the jobs of a [`super::Provisioner`].
+pub struct ProvisionTask {
+    ledger: Arc<Ledger>,
+    packages: PackageCache,
+    incus: Incus,
+    azure: AzureLookup,
+    owner: String,
+    image_server: String,
+    commands: mpsc::Receiver<Command>,
+    waiting: VecDeque<Waiting>,
+    running: JoinSet<()>,
+    /// What each running job makes, by its task.
+    targets: HashMap<Id, (String, Target)>,
+}
+
+impl ProvisionTask {
+    pub(super) fn new(
+        ledger: Arc<Ledger>,
+        packages: PackageCache,
+        incus: Incus,
+        azure: AzureLookup,
+        owner: String,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        Self {
+            ledger,
+            packages,
+            incus,
+            azure,
+            owner,
+            image_server: IMAGE_SERVER.to_owned(),
+            commands,
+            waiting: VecDeque::new(),
+            running: JoinSet::new(),
+            targets: HashMap::new(),
+        }
+    }
+
+    /// Takes `images:` from another simplestreams server than the usual one.
+    #[must_use]
+    pub fn with_image_server(mut self, url: &str) -> Self {
+        url.clone_into(&mut self.image_server);
+        self
+    }
+
+    /// Runs until `stop`. Jobs that have not ended then are cancelled and their builders removed.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let (incus, owner, ledger) = (
+            self.incus.clone(),
+            self.owner.clone(),
+            Arc::clone(&self.ledger),
+        );
+        let mut sweeping = std::pin::pin!(sweep(&incus, &owner, &ledger));
+        loop {
+            self.end_cancelled();
+            self.start_next();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = &mut sweeping => {}
+                Some(command) = self.commands.recv() => match command {
+                    Command::Run(waiting) => self.waiting.push_back(*waiting),
+                    Command::Look => {}
+                },
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+            }
+        }
+        self.stop().await;
+    }
+
+    fn start_next(&mut self) {
+        let mut running: Vec<Target> = self
+            .targets
+            .values()
+            .map(|(_, target)| target.clone())
+            .collect();
+        while let Some(next) = queue::take_next(&mut self.waiting, &running) {
+            let target = Target::of(&next.request);
+            running.push(target.clone());
+            let job = next.job.clone();
+            let span = info_span!("provision", job, target = next.request.target);
+            let steps = self.steps(next);
+            let task = self
+                .running
+                .spawn(carry_out(steps, Arc::clone(&self.ledger)).instrument(span));
+            self.targets.insert(task.id(), (job, target));
+        }
+    }
+
+    fn steps(&self, next: Waiting) -> Steps {
+        let Waiting {
+            job,
+            request,
+            cancel,
+        } = next;
+        let log = JobLog::open(&self.ledger.log_path(&job).unwrap_or_default());
+        let progress = Progress::new(Arc::clone(&self.ledger), job.clone(), log);
+        let project = self.incus.project(&request.project);
+        Steps {
+            cx: Context::new(self.incus.clone(), project, progress, cancel),
+            job,
+            request,
+            owner: self.owner.clone(),
+            azure: Arc::clone(&self.azure),
+            packages: self.packages.clone(),
+            image_server: self.image_server.clone(),
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let (id, panic) = match ended {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        let Some((job, _)) = self.targets.remove(&id) else {
+            return;
+        };
+        if let Some(error) = panic {
+            error!(job, %error, "provision job broke off");
+            self.end(&job, JobState::Failed, "internal error: the job broke off");
+        }
+        self.packages.prune(&self.wanted_packages());
+    }
+
+    /// Ends jobs that were cancelled before their turn.
+    fn end_cancelled(&mut self) {
+        let (cancelled, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|waiting| waiting.cancel.is_cancelled());
+        self.waiting = waiting;
+        for waiting in cancelled {
+            self.ledger.change(&waiting.job, Keep::OnDisk, |job| {
+                let why = job.cancelled.clone();
+                job.end(JobState::Cancelled, why, Timestamp::now());
+            });
+        }
+    }
+
+    async fn stop(mut self) {
+        self.commands.close();
+        for job in self.ledger.unfinished() {
+            // Errs only for a job that has ended meanwhile.
+            drop(self.ledger.cancel(&job.id, STOPPED));
+        }
+        self.end_cancelled();
+        let ended = timeout(STOP_DEADLINE, async {
+            while let Some(ended) = self.running.join_next_with_id().await {
+                self.ended(ended);
+            }
+        });
+        if ended.await.is_err() {
+            warn!("provision jobs did not end in time; their builders go at the next start");
+            self.running.shutdown().await;
+        }
+        // Also those whose command was never taken.
+        for job in self.ledger.unfinished() {
+            self.end(&job.id, JobState::Cancelled, STOPPED);
+        }
+    }
+
+    fn end(&self, job: &str, state: JobState, why: &str) {
+        self.ledger.change(job, Keep::OnDisk, |job| {
+            job.end(state, Some(why.to_owned()), Timestamp::now());
+        });
+    }
+
+    fn wanted_packages(&self) -> HashSet<String> {
+        self.waiting
+            .iter()
+            .filter_map(|waiting| match &waiting.request.package {
+                PackageSource::Uploaded { sha256 } => Some(sha256.clone()),
+                PackageSource::Version(_) => None,
+            })
+            .collect()
+    }
+}
