@@ -1,3 +1,7 @@
-//! The daemon, to be.
+//! The daemon's entry point; everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    iapd::main()
+}

@@ -1,0 +1,338 @@
+//! The composition root: reads top to bottom what there is, what is passed to whom, what runs and
+//! how it stops. The only place that knows all parts.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use jiff::Timestamp;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::Args;
+use crate::calls::CallObserver;
+use crate::config::{self, ConfigError, Environment};
+use crate::grpc::{self, Services};
+use crate::incus::Incus;
+use crate::metrics::Metrics;
+use crate::pool::apply::AgentVersions;
+use crate::pool::reconciler::Shared;
+use crate::provision::{AzureLookup, Provisioner};
+use crate::registration::KeyStock;
+use crate::reload::Reloader;
+use crate::supervisor::{Pools, Supervisor};
+
+pub mod health;
+mod key_maker;
+mod lock;
+mod metrics_server;
+mod owner;
+mod ready;
+mod socket;
+
+/// Stopping takes no longer; the unit's `TimeoutStopSec` is above it.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// Ready-made keys: enough for a host that replaces all its agents at once.
+const KEYS_KEPT: usize = 16;
+/// Exit code for wrong usage or configuration; the unit does not restart on it.
+const EXIT_CONFIG: u8 = 2;
+
+/// Runs the daemon's command line.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.print_schema {
+        return print(&config::schema());
+    }
+    if args.check_config {
+        return check_config(&args);
+    }
+    if let Err(error) = start_logging(&args.log_level) {
+        return fail(&error.context("wrong --log-level"), EXIT_CONFIG);
+    }
+    let reloader = match Reloader::load(&args.config, Environment::detect()) {
+        Ok(reloader) => Arc::new(reloader),
+        Err(error) => return fail_config(&error),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // The host's cores are for the guests; two threads serve any number of pools.
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build();
+    match runtime
+        .context("cannot start the runtime")
+        .and_then(|r| r.block_on(run(&reloader)))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "giving up");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check_config(args: &Args) -> ExitCode {
+    match config::load(&args.config, &Environment::detect()) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                let _ = writeln!(std::io::stderr(), "warning: {warning}");
+            }
+            print(&config::describe(&loaded.spec))
+        }
+        Err(error) => fail_config(&error),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    // A reader that went away has read what it wanted.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    ExitCode::SUCCESS
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "iapd: {error:#}");
+    ExitCode::from(code)
+}
+
+fn fail_config(error: &ConfigError) -> ExitCode {
+    let mut err = std::io::stderr();
+    let _ = match error {
+        ConfigError::Invalid(problems) => {
+            let _ = writeln!(err, "{error}");
+            let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
+            writeln!(err, "iapd: {count} problem{s} in the configuration")
+        }
+        other => writeln!(err, "iapd: {}", iap_common::error::chain(other)),
+    };
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn start_logging(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter)?;
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!journal && std::io::stderr().is_terminal())
+        .with_target(false);
+    // The journal has its own clock.
+    if journal {
+        log.without_time().init();
+    } else {
+        log.init();
+    }
+    Ok(())
+}
+
+/// Runs the daemon until a signal, or until a part of it ends that never should.
+async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
+    let started_at = Timestamp::now();
+    let spec = reloader.spec();
+    std::fs::create_dir_all(&spec.state_dir).with_context(|| {
+        format!(
+            "cannot make the state directory {}",
+            spec.state_dir.display()
+        )
+    })?;
+    let _lock = lock::take(&spec.state_dir)?;
+    let listener = socket::listen(&spec.socket).await?;
+
+    let stop = CancellationToken::new();
+    let metrics = Arc::new(Metrics::default());
+    let incus = Incus::new(spec.incus_socket.clone(), observer(&metrics, "incus"));
+    let keys = Arc::new(KeyStock::new(KEYS_KEPT));
+    let (incus_health, incus_is) = watch::channel(Arc::default());
+    let (publish_pools, pools) = watch::channel(Pools::default());
+    let (publish_events, events) = watch::channel(BTreeMap::new());
+    let azure_of = azure_lookup(pools.clone());
+
+    let mut tasks: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
+    let owner_of = owner::Source::new(spec.owner.clone(), &spec.state_dir);
+    let (provisioner, provisioning) = Provisioner::new(
+        &spec.state_dir,
+        incus.clone(),
+        azure_of,
+        owner_of.provisional(),
+    );
+    let services = Services {
+        pools: pools.clone(),
+        reloader: Arc::clone(reloader),
+        provisioner,
+        incus: incus_is.clone(),
+        events,
+        started_at,
+        stop: stop.clone(),
+    };
+    {
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            let served = grpc::serve(listener, services, stop).await;
+            ("gRPC server", served.context("the gRPC server failed"))
+        });
+    }
+    {
+        let (metrics, pools, stop) = (Arc::clone(&metrics), pools.clone(), stop.clone());
+        if let Some(address) = spec.metrics {
+            let server = metrics_server::bind(address).await?;
+            tasks.spawn(async move {
+                metrics_server::serve(server, metrics, pools, stop).await;
+                ("metrics server", Ok(()))
+            });
+        }
+    }
+    {
+        let (keys, stop) = (Arc::clone(&keys), stop.clone());
+        tasks.spawn(async move {
+            key_maker::run(&keys, stop).await;
+            ("key maker", Ok(()))
+        });
+    }
+    {
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            provisioning.run(stop).await;
+            ("provisioning", Ok(()))
+        });
+    }
+    {
+        let (incus, stop, reloader) = (incus.clone(), stop.clone(), Arc::clone(reloader));
+        let azure_calls = observer(&metrics, "azure");
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        tasks.spawn(async move {
+            let watcher = health::Watcher {
+                incus: incus.clone(),
+                owner: owner_of,
+                incus_health,
+            };
+            let Some(owner) = watcher.first_contact(&stop).await else {
+                return ("pools", Ok(()));
+            };
+            let shared = Shared {
+                owner,
+                incus,
+                gate: Arc::new(Semaphore::new(cores)),
+                keys,
+                versions: Arc::new(AgentVersions::default()),
+                metrics,
+            };
+            let supervisor = Supervisor::new(
+                shared,
+                azure_calls,
+                reloader.watch(),
+                publish_pools,
+                publish_events,
+            );
+            let (result, ()) = tokio::join!(supervisor.run(stop.clone()), watcher.run(&stop));
+            ("pools", result.context("a pool failed"))
+        });
+    }
+    {
+        let (pools, incus, stop) = (pools.clone(), incus_is.clone(), stop.clone());
+        tasks.spawn(async move {
+            ready::tell(pools, incus, stop).await;
+            ("readiness", Ok(()))
+        });
+    }
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %reloader.path().display(),
+        socket = %spec.socket.path.display(),
+        pools = spec.pools.len(),
+        "started"
+    );
+    let result = wait(&mut tasks, reloader, &stop).await;
+    wind_down(tasks, &stop).await;
+    socket::remove(&spec.socket);
+    info!("stopped");
+    result
+}
+
+/// Waits for a reason to stop.
+async fn wait(
+    tasks: &mut JoinSet<(&'static str, anyhow::Result<()>)>,
+    reloader: &Reloader,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                info!("SIGHUP: reading the configuration again");
+                let _ = sd_notify::notify(&[NotifyState::Reloading]);
+                reloader.reload(false);
+                let _ = sd_notify::notify(&[NotifyState::Ready]);
+            }
+            Some(ended) = tasks.join_next() => {
+                // No task ends before it is told to.
+                stop.cancel();
+                return Err(match ended {
+                    Ok((name, Ok(()))) => anyhow!("{name} ended unexpectedly"),
+                    Ok((name, Err(error))) => error.context(format!("{name} ended")),
+                    Err(error) => anyhow!(error).context("a task failed"),
+                });
+            }
+        }
+    }
+    info!("stopping; agents keep running");
+    Ok(())
+}
+
+/// Ends everything in order, within bounds. A second signal ends it at once.
+async fn wind_down(
+    mut tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    stop: &CancellationToken,
+) {
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    stop.cancel();
+    let all = async { while tasks.join_next().await.is_some() {} };
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return;
+    };
+    tokio::select! {
+        () = all => {}
+        () = tokio::time::sleep(STOP_DEADLINE) => warn!("not everything ended in time"),
+        _ = terminate.recv() => warn!("second signal: stopping at once"),
+        _ = interrupt.recv() => warn!("second signal: stopping at once"),
+    }
+}
+
+fn observer(metrics: &Arc<Metrics>, server: &'static str) -> CallObserver {
+    let metrics = Arc::clone(metrics);
+    Arc::new(move |report| metrics.call_ended(server, report))
+}
+
+/// Returns an Azure client of a configured pool for provisioning.
+fn azure_lookup(pools: watch::Receiver<Pools>) -> AzureLookup {
+    Arc::new(move |name: Option<&str>| {
+        let pools = Arc::clone(&pools.borrow());
+        let found = pools
+            .iter()
+            .find(|pool| name.is_none_or(|name| pool.key().name == name));
+        found.map(crate::pool::PoolHandle::azure)
+    })
+}
+
+/// Returns the daemon's resident memory in bytes, 0 when the kernel does not say.
+pub fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * 4096
+}

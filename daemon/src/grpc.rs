@@ -1,0 +1,118 @@
+//! The gRPC side: what `proto/iap/v1` promises, answered from pools' statuses and passed on as
+//! commands. Holds no state and names neither Incus nor Azure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use iap_common::v1;
+use iap_common::v1::agent_service_server::AgentServiceServer;
+use iap_common::v1::daemon_service_server::DaemonServiceServer;
+use iap_common::v1::pool_service_server::PoolServiceServer;
+use iap_common::v1::provision_service_server::ProvisionServiceServer;
+
+use crate::daemon::health::IncusHealth;
+use crate::pool::PoolHandle;
+use crate::pool::status::PoolStatus;
+use crate::provision::Provisioner;
+use crate::reload::Reloader;
+use crate::supervisor::Pools;
+
+mod agent;
+mod changes;
+mod convert;
+mod daemon;
+mod peer;
+mod pool;
+mod provision;
+mod status;
+
+/// Finds clients that are gone without a word.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// A package upload comes in pieces of 1 MiB; scripts travel whole.
+const LARGEST_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// What the services answer from. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    /// All pools.
+    pub pools: watch::Receiver<Pools>,
+    /// Reads the configuration again.
+    pub reloader: Arc<Reloader>,
+    /// Makes images.
+    pub provisioner: Provisioner,
+    /// Whether Incus answers, and what it is.
+    pub incus: watch::Receiver<Arc<IncusHealth>>,
+    /// Which projects' event streams are connected.
+    pub events: watch::Receiver<BTreeMap<String, bool>>,
+    /// When the daemon started.
+    pub started_at: jiff::Timestamp,
+    /// Ends all streams: an open one would keep the server from stopping.
+    pub stop: CancellationToken,
+}
+
+impl Services {
+    fn statuses(&self) -> Vec<Arc<PoolStatus>> {
+        self.pools.borrow().iter().map(PoolHandle::status).collect()
+    }
+
+    /// Returns the pool that has an agent, and the agent's status.
+    fn find_agent(
+        &self,
+        name: &str,
+    ) -> Option<(
+        PoolHandle,
+        Arc<PoolStatus>,
+        crate::pool::status::AgentStatus,
+    )> {
+        let pools = Arc::clone(&self.pools.borrow());
+        pools.iter().find_map(|pool| {
+            let status = pool.status();
+            let agent = status
+                .agents
+                .iter()
+                .find(|agent| agent.name == name)?
+                .clone();
+            Some((pool.clone(), status, agent))
+        })
+    }
+}
+
+/// Serves until `stop`, then until calls in hand have ended.
+pub async fn serve(
+    listener: UnixListener,
+    services: Services,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<PoolServiceServer<Services>>().await;
+    health.set_serving::<AgentServiceServer<Services>>().await;
+    health
+        .set_serving::<ProvisionServiceServer<Services>>()
+        .await;
+    health.set_serving::<DaemonServiceServer<Services>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were compiled by our own build script");
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(PoolServiceServer::new(services.clone()))
+        .add_service(AgentServiceServer::new(services.clone()))
+        .add_service(
+            ProvisionServiceServer::new(services.clone())
+                .max_decoding_message_size(LARGEST_MESSAGE),
+        )
+        .add_service(DaemonServiceServer::new(services))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+        .await
+}

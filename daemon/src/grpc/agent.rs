@@ -1,0 +1,260 @@
+//! `AgentService`.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use iap_common::v1;
+use iap_common::v1::agent_service_server::AgentService;
+
+use crate::pool::command::PoolCommand;
+use crate::pool::{LogRead, PoolHandle};
+
+use super::{Services, convert, peer, status};
+
+type AgentStream = Pin<Box<dyn Stream<Item = Result<v1::WatchAgentsResponse, Status>> + Send>>;
+type LogStream = Pin<Box<dyn Stream<Item = Result<v1::StreamAgentLogResponse, Status>> + Send>>;
+
+/// Between two looks at a log that is followed. No exec is held open for it.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// Names in one request.
+const LARGEST_DRAIN: usize = 1000;
+
+impl Services {
+    fn agents(&self, pool: &str, names: &[String]) -> Vec<v1::Agent> {
+        self.statuses()
+            .iter()
+            .filter(|status| pool.is_empty() || status.spec.name == pool)
+            .flat_map(|status| convert::agents(status))
+            .filter(|agent| names.is_empty() || names.contains(&agent.name))
+            .collect()
+    }
+
+    fn check_pool(&self, pool: &str) -> Result<(), Status> {
+        let pools = self.all_pools();
+        if pool.is_empty() || pools.iter().any(|known| known.name == pool) {
+            return Ok(());
+        }
+        Err(status::no_such(
+            "pool",
+            pool,
+            pools.iter().map(|pool| pool.name.as_str()),
+        ))
+    }
+
+    fn no_such_agent(&self, name: &str) -> Status {
+        let agents = self.agents("", &[]);
+        status::no_such(
+            "agent",
+            name,
+            agents.iter().map(|agent| agent.name.as_str()),
+        )
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Services {
+    async fn list_agents(
+        &self,
+        request: Request<v1::ListAgentsRequest>,
+    ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let pool = request.into_inner().pool;
+        self.check_pool(&pool)?;
+        Ok(Response::new(v1::ListAgentsResponse {
+            agents: self.agents(&pool, &[]),
+        }))
+    }
+
+    async fn get_agent(
+        &self,
+        request: Request<v1::GetAgentRequest>,
+    ) -> Result<Response<v1::GetAgentResponse>, Status> {
+        let name = request.into_inner().name;
+        let (_, pool, agent) = self
+            .find_agent(&name)
+            .ok_or_else(|| self.no_such_agent(&name))?;
+        let agent = Some(convert::agent(&pool, &agent));
+        Ok(Response::new(v1::GetAgentResponse { agent }))
+    }
+
+    type WatchAgentsStream = AgentStream;
+
+    async fn watch_agents(
+        &self,
+        request: Request<v1::WatchAgentsRequest>,
+    ) -> Result<Response<AgentStream>, Status> {
+        let v1::WatchAgentsRequest { pool, names } = request.into_inner();
+        self.check_pool(&pool)?;
+        let services = self.clone();
+        let stream = super::changes::changes(self, move || {
+            let agents = services.agents(&pool, &names);
+            (agents.clone(), v1::WatchAgentsResponse { agents })
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn drain_agents(
+        &self,
+        request: Request<v1::DrainAgentsRequest>,
+    ) -> Result<Response<v1::DrainAgentsResponse>, Status> {
+        let asker = peer::asker(&request);
+        let v1::DrainAgentsRequest {
+            names,
+            reason,
+            force,
+        } = request.into_inner();
+        if names.is_empty() || names.len() > LARGEST_DRAIN {
+            return Err(status::bad_request(format!(
+                "name 1 to {LARGEST_DRAIN} agents"
+            )));
+        }
+        // All or nothing: nobody is drained when a name is wrong.
+        let mut by_pool: BTreeMap<_, (PoolHandle, Vec<String>)> = BTreeMap::new();
+        for name in &names {
+            let (pool, _, _) = self
+                .find_agent(name)
+                .ok_or_else(|| self.no_such_agent(name))?;
+            let entry = by_pool
+                .entry(pool.key().clone())
+                .or_insert_with(|| (pool, Vec::new()));
+            entry.1.push(name.clone());
+        }
+        for (pool, names) in by_pool.into_values() {
+            let (asker, reason) = (asker.clone(), reason.clone());
+            pool.command(|reply| PoolCommand::Drain {
+                names,
+                force,
+                reason,
+                asker,
+                reply,
+            })
+            .await
+            .map_err(status::command)?;
+        }
+        Ok(Response::new(v1::DrainAgentsResponse {
+            agents: self.agents("", &names),
+        }))
+    }
+
+    async fn reap_agent(
+        &self,
+        request: Request<v1::ReapAgentRequest>,
+    ) -> Result<Response<v1::ReapAgentResponse>, Status> {
+        let asker = peer::asker(&request);
+        let v1::ReapAgentRequest { name, force } = request.into_inner();
+        let (pool, _, _) = self
+            .find_agent(&name)
+            .ok_or_else(|| self.no_such_agent(&name))?;
+        pool.command(|reply| PoolCommand::Reap {
+            name,
+            force,
+            asker,
+            reply,
+        })
+        .await
+        .map_err(status::command)?;
+        Ok(Response::new(v1::ReapAgentResponse {}))
+    }
+
+    type StreamAgentLogStream = LogStream;
+
+    async fn stream_agent_log(
+        &self,
+        request: Request<v1::StreamAgentLogRequest>,
+    ) -> Result<Response<LogStream>, Status> {
+        let v1::StreamAgentLogRequest {
+            name,
+            follow,
+            tail_bytes,
+        } = request.into_inner();
+        let (pool, _, _) = self
+            .find_agent(&name)
+            .ok_or_else(|| self.no_such_agent(&name))?;
+        let from = match tail_bytes {
+            0 => 0,
+            tail => {
+                let size = pool
+                    .log_size(&name)
+                    .await
+                    .map_err(|error| status::incus(&error))?;
+                size.unwrap_or(0).saturating_sub(tail)
+            }
+        };
+        let start = Tail {
+            services: self.clone(),
+            pool,
+            name,
+            from,
+            follow,
+            ended: false,
+        };
+        let stream = stream::unfold(start, |mut tail| async move {
+            let chunk = tail.next().await?;
+            tail.ended = chunk.is_err();
+            let message = chunk.map(|chunk| v1::StreamAgentLogResponse { chunk });
+            Some((message, tail))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+/// A log that is being read.
+struct Tail {
+    services: Services,
+    pool: PoolHandle,
+    name: String,
+    from: u64,
+    follow: bool,
+    ended: bool,
+}
+
+impl Tail {
+    /// Returns the next part, or `None` at the end.
+    async fn next(&mut self) -> Option<Result<Vec<u8>, Status>> {
+        while !self.ended {
+            match self.pool.read_log(&self.name, self.from).await {
+                Ok(LogRead::Bytes(bytes)) if !bytes.is_empty() => {
+                    self.from += bytes.len() as u64;
+                    return Some(Ok(bytes));
+                }
+                // Not begun yet, or gone: the agent's own end tells which.
+                Ok(LogRead::Bytes(_)) if self.follow => {}
+                Ok(LogRead::Gone) if self.follow && self.is_alive() => {}
+                Ok(LogRead::Gone) if self.from == 0 && !self.follow => {
+                    return Some(Err(self.services.no_such_log(&self.name)));
+                }
+                Ok(_) => return None,
+                Err(error) if self.follow && error.is_transient() => {}
+                Err(error) if error.is_not_found() => return None,
+                Err(error) => return Some(Err(status::incus(&error))),
+            }
+            tokio::select! {
+                () = self.services.stop.cancelled() => return Some(Err(status::stopping())),
+                () = tokio::time::sleep(FOLLOW_INTERVAL) => {}
+            }
+        }
+        None
+    }
+
+    fn is_alive(&self) -> bool {
+        let status: Arc<_> = self.pool.status();
+        status
+            .agents
+            .iter()
+            .any(|a| a.name == self.name && !a.instance_status.is_empty())
+    }
+}
+
+impl Services {
+    fn no_such_log(&self, name: &str) -> Status {
+        match self.find_agent(name) {
+            Some(_) => status::not_ready(format!("agent {name} has written no log yet")),
+            None => self.no_such_agent(name),
+        }
+    }
+}

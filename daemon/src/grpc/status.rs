@@ -1,0 +1,109 @@
+//! The one table from errors to gRPC codes, with a stable reason and a hint for people.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use iap_common::error::chain;
+
+use crate::config::nearest;
+use crate::incus::IncusError;
+use crate::pool::command::CommandError;
+use crate::provision::ProvisionError;
+
+const DOMAIN: &str = "iapd";
+
+fn status(code: Code, reason: &str, message: impl Into<String>, hint: Option<String>) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, HashMap::new());
+    if let Some(hint) = hint {
+        details.add_help_link(hint, "");
+    }
+    Status::with_error_details(code, message, details)
+}
+
+pub(super) fn bad_request(message: impl Into<String>) -> Status {
+    status(Code::InvalidArgument, "BAD_REQUEST", message, None)
+}
+
+pub(super) fn stopping() -> Status {
+    status(
+        Code::Unavailable,
+        "STOPPING",
+        "the daemon is stopping",
+        None,
+    )
+}
+
+/// Not found, with the nearest name there is.
+pub(super) fn no_such<'a, I>(kind: &str, name: &str, known: I) -> Status
+where
+    I: IntoIterator<Item = &'a str>,
+{
+    let reason = format!("NO_SUCH_{}", kind.to_uppercase().replace(' ', "_"));
+    let hint = nearest(name, known.into_iter()).map(|near| format!("did you mean {near}?"));
+    status(
+        Code::NotFound,
+        &reason,
+        format!("no such {kind}: {name}"),
+        hint,
+    )
+}
+
+pub(super) fn command(error: CommandError) -> Status {
+    let message = error.to_string();
+    match error {
+        CommandError::NoSuchAgent(_) => status(Code::NotFound, "NO_SUCH_AGENT", message, None),
+        CommandError::Busy { .. } => {
+            let hint = "wait for it with iapctl agents drain, or use --force: the job fails";
+            status(
+                Code::FailedPrecondition,
+                "AGENT_BUSY",
+                message,
+                Some(hint.into()),
+            )
+        }
+        CommandError::Failed(_) => status(Code::Internal, "FAILED", message, None),
+        CommandError::PoolGone => status(Code::NotFound, "POOL_GONE", message, None),
+    }
+}
+
+pub(super) fn incus(error: &IncusError) -> Status {
+    let message = chain(error).to_string();
+    if error.is_not_found() {
+        status(Code::NotFound, "GONE", message, None)
+    } else if error.is_transient() {
+        status(Code::Unavailable, "INCUS_UNREACHABLE", message, None)
+    } else {
+        status(Code::Internal, "INCUS", message, None)
+    }
+}
+
+pub(super) fn not_ready(message: impl Into<String>) -> Status {
+    status(Code::FailedPrecondition, "NOT_READY", message, None)
+}
+
+pub(super) fn provision(error: &ProvisionError) -> Status {
+    let message = chain(error).to_string();
+    match error {
+        ProvisionError::Invalid(_) | ProvisionError::NotAPackage(_) => {
+            status(Code::InvalidArgument, "BAD_REQUEST", message, None)
+        }
+        ProvisionError::QueueFull(_) => {
+            status(Code::ResourceExhausted, "QUEUE_FULL", message, None)
+        }
+        ProvisionError::NotFound(_) => {
+            let hint = "list them with iapctl provision ls";
+            status(Code::NotFound, "NO_SUCH_JOB", message, Some(hint.into()))
+        }
+        ProvisionError::AlreadyEnded { .. } => {
+            status(Code::FailedPrecondition, "ALREADY_ENDED", message, None)
+        }
+        ProvisionError::Stopping => stopping(),
+        ProvisionError::Upload(_) | ProvisionError::UploadStalled(_) => {
+            status(Code::Aborted, "UPLOAD", message, None)
+        }
+        ProvisionError::Disk { .. } => status(Code::Internal, "DISK", message, None),
+    }
+}

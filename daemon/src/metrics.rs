@@ -1,0 +1,270 @@
+//! What is counted, and how it is told to Prometheus. Labels are pools, reasons and kinds, never
+//! agents or jobs.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::calls::{CallOutcome, CallReport};
+use crate::pool::status::PoolStatus;
+
+/// Seconds; replacing an agent takes about one.
+const SECONDS: [f64; 12] = [
+    0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 120.0,
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabel {
+    pool: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    pool: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    pool: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabel {
+    server: &'static str,
+    call: &'static str,
+    outcome: &'static str,
+}
+
+/// All counts of the daemon.
+pub struct Metrics {
+    registry: Registry,
+    created: Family<PoolLabel, Counter>,
+    launch_failures: Family<ReasonLabel, Counter>,
+    action_failures: Family<ReasonLabel, Counter>,
+    reaped: Family<ReasonLabel, Counter>,
+    deregistered: Family<PoolLabel, Counter>,
+    replacement: Family<PoolLabel, Histogram>,
+    online: Family<PoolLabel, Histogram>,
+    calls: Family<CallLabel, Counter>,
+    agents: Family<StateLabel, Gauge>,
+    wanted: Family<PoolLabel, Gauge>,
+    launches_braked: Family<PoolLabel, Gauge>,
+    azure_usable: Family<PoolLabel, Gauge>,
+    waiting_jobs: Family<PoolLabel, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
+        let mut metrics = Self {
+            registry: Registry::with_prefix("iapd"),
+            created: Family::default(),
+            launch_failures: Family::default(),
+            action_failures: Family::default(),
+            reaped: Family::default(),
+            deregistered: Family::default(),
+            replacement: Family::new_with_constructor(histogram),
+            online: Family::new_with_constructor(histogram),
+            calls: Family::default(),
+            agents: Family::default(),
+            wanted: Family::default(),
+            launches_braked: Family::default(),
+            azure_usable: Family::default(),
+            waiting_jobs: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "build",
+            "Version",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        r.register("agents_created", "Agents started", self.created.clone());
+        r.register(
+            "agent_launch_failures",
+            "Agents that failed to start, by reason",
+            self.launch_failures.clone(),
+        );
+        r.register(
+            "action_failures",
+            "Other actions that failed and are retried",
+            self.action_failures.clone(),
+        );
+        r.register(
+            "agents_reaped",
+            "Agents removed, by reason",
+            self.reaped.clone(),
+        );
+        r.register(
+            "registrations_deleted",
+            "Registrations deleted",
+            self.deregistered.clone(),
+        );
+        r.register_with_unit(
+            "agent_replacement",
+            "From an agent's end to its successor's start",
+            Unit::Seconds,
+            self.replacement.clone(),
+        );
+        r.register_with_unit(
+            "agent_online",
+            "From the beginning of an agent's creation until it was seen online",
+            Unit::Seconds,
+            self.online.clone(),
+        );
+        r.register(
+            "calls",
+            "Calls to Incus and Azure by kind and outcome",
+            self.calls.clone(),
+        );
+        r.register("agents", "Agents by state", self.agents.clone());
+        r.register(
+            "agents_wanted",
+            "Configured number of agents",
+            self.wanted.clone(),
+        );
+        r.register(
+            "launch_breaker_open",
+            "1 while failures keep agents from being started",
+            self.launches_braked.clone(),
+        );
+        r.register(
+            "azure_usable",
+            "1 while Azure answers",
+            self.azure_usable.clone(),
+        );
+        r.register(
+            "waiting_jobs",
+            "Jobs in the Azure pool without agent",
+            self.waiting_jobs.clone(),
+        );
+    }
+
+    /// An agent was started.
+    pub fn agent_created(&self, pool: &str) {
+        self.created.get_or_create(&label(pool)).inc();
+    }
+
+    /// An agent failed to start.
+    pub fn launch_failed(&self, pool: &str, reason: &'static str) {
+        self.launch_failures
+            .get_or_create(&reasoned(pool, reason))
+            .inc();
+    }
+
+    /// Another action failed.
+    pub fn action_failed(&self, pool: &str, action: &'static str) {
+        self.action_failures
+            .get_or_create(&reasoned(pool, action))
+            .inc();
+    }
+
+    /// An agent was removed by us.
+    pub fn agent_reaped(&self, pool: &str, reason: &'static str) {
+        self.reaped.get_or_create(&reasoned(pool, reason)).inc();
+    }
+
+    /// A registration was deleted.
+    pub fn registration_deleted(&self, pool: &str) {
+        self.deregistered.get_or_create(&label(pool)).inc();
+    }
+
+    /// An agent that ended has its successor.
+    pub fn replaced(&self, pool: &str, took: Duration) {
+        self.replacement
+            .get_or_create(&label(pool))
+            .observe(took.as_secs_f64());
+    }
+
+    /// An agent was seen online for the first time.
+    pub fn came_online(&self, pool: &str, took: Duration) {
+        self.online
+            .get_or_create(&label(pool))
+            .observe(took.as_secs_f64());
+    }
+
+    /// A call to a server ended.
+    pub fn call_ended(&self, server: &'static str, report: CallReport) {
+        let outcome = match report.outcome {
+            CallOutcome::Ok => "ok",
+            CallOutcome::Refused => "refused",
+            CallOutcome::Failed => "failed",
+            CallOutcome::Unreachable => "unreachable",
+        };
+        self.calls
+            .get_or_create(&CallLabel {
+                server,
+                call: report.kind,
+                outcome,
+            })
+            .inc();
+    }
+
+    /// Returns everything as Prometheus reads it. Gauges are made from the pools as they are.
+    pub fn encode(&self, pools: &[std::sync::Arc<PoolStatus>]) -> Result<String, std::fmt::Error> {
+        self.agents.clear();
+        self.wanted.clear();
+        self.launches_braked.clear();
+        self.azure_usable.clear();
+        self.waiting_jobs.clear();
+        for pool in pools {
+            let name = &pool.spec.name;
+            for agent in &pool.agents {
+                let state = agent.state.as_str();
+                self.agents
+                    .get_or_create(&StateLabel {
+                        pool: name.clone(),
+                        state,
+                    })
+                    .inc();
+            }
+            let wanted = if pool.removed {
+                0
+            } else {
+                i64::from(pool.spec.agent_count)
+            };
+            self.wanted.get_or_create(&label(name)).set(wanted);
+            let braked = i64::from(pool.launches.open);
+            self.launches_braked.get_or_create(&label(name)).set(braked);
+            self.azure_usable
+                .get_or_create(&label(name))
+                .set(i64::from(pool.azure.usable));
+            if let Some(waiting) = pool.azure.waiting_jobs {
+                self.waiting_jobs
+                    .get_or_create(&label(name))
+                    .set(i64::from(waiting));
+            }
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn label(pool: &str) -> PoolLabel {
+    PoolLabel {
+        pool: pool.to_owned(),
+    }
+}
+
+fn reasoned(pool: &str, reason: &'static str) -> ReasonLabel {
+    ReasonLabel {
+        pool: pool.to_owned(),
+        reason,
+    }
+}

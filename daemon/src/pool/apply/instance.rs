@@ -1,0 +1,146 @@
+//! What an agent's instance is made of: the request body, from the pool's spec.
+
+use std::collections::BTreeMap;
+
+use crate::agent::key;
+use crate::incus::{ImageSource, NewInstance, Server};
+
+use super::super::spec::{InstanceKind, InstanceSpec};
+use super::{ApplyError, Context};
+
+/// Incus can size a tmpfs device; 6.0 LTS cannot.
+const TMPFS_EXTENSION: &str = "container_disk_tmpfs";
+
+/// Builds the request for an agent's instance.
+pub(super) async fn new_instance(context: &Context, name: &str) -> Result<NewInstance, ApplyError> {
+    let spec = &context.spec.instance;
+    let root_pool = match root_disk_needs_pool(spec) {
+        true => Some(root_pool(context, spec).await?),
+        false => None,
+    };
+    let sized_tmpfs = match spec.tmpfs_gib {
+        Some(_) => {
+            let server = server(context).await?;
+            server.has_extension(TMPFS_EXTENSION)
+        }
+        None => false,
+    };
+    Ok(build(context, name, root_pool.as_deref(), sized_tmpfs))
+}
+
+async fn server(context: &Context) -> Result<Server, ApplyError> {
+    context
+        .incus
+        .server()
+        .await
+        .map_err(ApplyError::incus("cannot ask for Incus's extensions"))
+}
+
+/// A root device override replaces the profile's whole, so it has to name a pool.
+fn root_disk_needs_pool(spec: &InstanceSpec) -> bool {
+    spec.disk_gib.is_some() && spec.storage_pool.is_none()
+}
+
+/// Returns the storage pool of the root disk that the profiles give.
+async fn root_pool(context: &Context, spec: &InstanceSpec) -> Result<String, ApplyError> {
+    for name in spec.profiles.iter().rev() {
+        let profile = context
+            .project
+            .profile(name)
+            .await
+            .map_err(ApplyError::incus(
+                "cannot read the profile for its root disk",
+            ))?;
+        let root = profile.as_ref().and_then(|profile| {
+            profile.devices.values().find(|device| {
+                device.get("type").is_some_and(|kind| kind == "disk")
+                    && device.get("path").is_some_and(|path| path == "/")
+            })
+        });
+        if let Some(pool) = root.and_then(|device| device.get("pool")) {
+            return Ok(pool.clone());
+        }
+    }
+    Err(ApplyError::NoRootDisk(spec.profiles.join(", ")))
+}
+
+fn build(context: &Context, name: &str, root_pool: Option<&str>, sized_tmpfs: bool) -> NewInstance {
+    let spec = &context.spec.instance;
+    let mut config = BTreeMap::from([
+        (key::OWNER.to_owned(), context.owner.to_string()),
+        (key::POOL.to_owned(), context.spec.name.clone()),
+        (key::SPEC.to_owned(), context.spec_hash.clone()),
+        (key::AZURE_URL.to_owned(), context.spec.azure.url.clone()),
+        (key::AZURE_POOL.to_owned(), context.spec.azure.pool.clone()),
+        // A single-use guest has nothing to save.
+        (
+            "boot.host_shutdown_action".to_owned(),
+            "force-stop".to_owned(),
+        ),
+    ]);
+    let container = spec.kind == InstanceKind::Container;
+    if container {
+        // Docker inside.
+        config.insert("security.nesting".to_owned(), "true".to_owned());
+    }
+    if let Some(cores) = spec.max_cores {
+        config.insert("limits.cpu".to_owned(), cores.to_string());
+    }
+    if let Some(ram) = spec.max_ram_gib {
+        config.insert("limits.memory".to_owned(), format!("{ram}GiB"));
+    }
+    if let (Some(processes), true) = (spec.max_processes, container) {
+        config.insert("limits.processes".to_owned(), processes.to_string());
+    }
+    let mut devices = BTreeMap::new();
+    if spec.disk_gib.is_some() || spec.storage_pool.is_some() {
+        devices.insert("root".to_owned(), root_disk(spec, root_pool));
+    }
+    if let Some(gib) = spec.tmpfs_gib {
+        if sized_tmpfs {
+            devices.insert("tmpfs".to_owned(), tmpfs(gib));
+        } else if container {
+            let entry = format!(
+                "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,size={gib}g,mode=1777,create=dir 0 0"
+            );
+            config.insert("raw.lxc".to_owned(), entry);
+        }
+    }
+    NewInstance {
+        name: name.to_owned(),
+        kind: spec.kind.api_name().to_owned(),
+        alias: ImageSource::Alias(spec.image.clone()),
+        profiles: spec.profiles.clone(),
+        config,
+        devices,
+        ephemeral: true,
+        start: true,
+        target: None,
+    }
+}
+
+fn root_disk(spec: &InstanceSpec, profile_pool: Option<&str>) -> BTreeMap<String, String> {
+    let pool = spec
+        .storage_pool
+        .as_deref()
+        .or(profile_pool)
+        .unwrap_or_default();
+    let mut device = BTreeMap::from([
+        ("type".to_owned(), "disk".to_owned()),
+        ("path".to_owned(), "/".to_owned()),
+        ("pool".to_owned(), pool.to_owned()),
+    ]);
+    if let Some(gib) = spec.disk_gib {
+        device.insert("size".to_owned(), format!("{gib}GiB"));
+    }
+    device
+}
+
+fn tmpfs(gib: u32) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("type".to_owned(), "disk".to_owned()),
+        ("source".to_owned(), "tmpfs:".to_owned()),
+        ("path".to_owned(), "/tmp".to_owned()),
+        ("size".to_owned(), format!("{gib}GiB")),
+    ])
+}

@@ -1,0 +1,491 @@
+//! Launching: from an empty slot to a started agent. Each step leaves a state that the next
+//! observation understands, so the daemon may be killed between any two of them.
+
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::agent::{key, tag};
+use crate::azure::{AgentPool, AzureError, CreatedAgent, Deleted, NewAgent};
+use crate::incus::{Exec, FileMeta, IncusError, InstancePatch, OperationStatus, Waited};
+use crate::registration::{self, AgentKey};
+
+use super::super::in_flight::Turn;
+use super::super::spec::InstanceKind;
+use super::{ApplyError, Context, instance, shell};
+
+/// One look at a create operation; a create that outlives it is looked at again.
+const CREATE_SLICE: Duration = Duration::from_secs(60);
+/// When a create has not ended by then, its slot is given up; Incus may be wedged.
+const CREATE_DEADLINE: Duration = Duration::from_secs(30 * 60);
+const FILE_DEADLINE: Duration = Duration::from_secs(30);
+const VERSION_DEADLINE: Duration = Duration::from_secs(60);
+const VERSION_CAP: usize = 4096;
+/// How often the guest tries to start the agent, 50 ms apart and more.
+const CONTAINER_ATTEMPTS: u32 = 400;
+/// Virtual machines boot longer, and their guest agent answers before systemd is ready.
+const VM_ATTEMPTS: u32 = 2400;
+const CONTAINER_START_DEADLINE: Duration = Duration::from_secs(60);
+const VM_START_DEADLINE: Duration = Duration::from_secs(300);
+const GUEST_LOOK: Duration = Duration::from_secs(10);
+const GUEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The agent's user in every image.
+const AGENT: FileMeta = FileMeta {
+    uid: 1100,
+    gid: 1100,
+    mode: 0o600,
+};
+const HOOK: FileMeta = FileMeta {
+    uid: 0,
+    gid: 0,
+    mode: 0o755,
+};
+const HOOK_PATH: &str = "/usr/local/sbin/iapd-agent-ended";
+
+/// What a launch came to.
+#[derive(Debug)]
+pub struct Launched {
+    /// Azure's id.
+    pub azure_agent_id: i64,
+}
+
+/// A launch that failed, and how far it got.
+#[derive(Debug)]
+pub struct LaunchFailed {
+    /// Why.
+    pub error: ApplyError,
+    /// The instance was created, so it may be touched.
+    pub created: bool,
+    /// It was registered before it failed.
+    pub azure_agent_id: Option<i64>,
+}
+
+/// Creates an agent's instance, registers the agent and starts it.
+pub async fn launch(context: &Context, name: &str, turn: &Turn) -> Result<Launched, LaunchFailed> {
+    let early = |error| LaunchFailed {
+        error,
+        created: false,
+        azure_agent_id: None,
+    };
+    let permit = tokio::select! {
+        permit = context.gate.acquire() => permit.expect("the gate is never closed"),
+        () = turn.cancelled() => return Err(early(ApplyError::Cancelled)),
+    };
+    turn.begin();
+    let began = Instant::now();
+    create(context, name).await.map_err(early)?;
+    debug!(agent = name, elapsed = ?began.elapsed(), "instance created");
+    let result = register_and_start(context, name).await;
+    drop(permit);
+    if result.is_ok() {
+        info!(agent = name, elapsed = ?began.elapsed(), "agent started");
+    }
+    result
+}
+
+/// Registers and starts the agent of an instance that is there.
+pub async fn adopt(context: &Context, name: &str, turn: &Turn) -> Result<Launched, LaunchFailed> {
+    turn.begin();
+    info!(
+        agent = name,
+        "starting the agent of an instance that is there"
+    );
+    register_and_start(context, name).await
+}
+
+async fn create(context: &Context, name: &str) -> Result<(), ApplyError> {
+    let body = instance::new_instance(context, name).await?;
+    let operation = match context.project.create(&body).await {
+        Ok(operation) => operation,
+        Err(error) if error.is_transient() => {
+            // It may be running all the same.
+            debug!(agent = name, %error, "lost the answer to a create, looking for it");
+            return settle(context, name, error).await;
+        }
+        Err(source) => {
+            return Err(ApplyError::Incus {
+                doing: "cannot create the instance",
+                source,
+            });
+        }
+    };
+    let began = Instant::now();
+    loop {
+        match context.incus.wait(&operation, CREATE_SLICE).await {
+            Ok(Waited::Ended(ended)) if ended.status == OperationStatus::Success => return Ok(()),
+            Ok(Waited::Ended(ended)) => return Err(ApplyError::Create(ended.err)),
+            Ok(Waited::Forgotten) => return expect_instance(context, name).await,
+            Ok(Waited::StillRunning) => {
+                warn!(agent = name, elapsed = ?began.elapsed(), "creating the instance takes long");
+            }
+            Err(error) if error.is_transient() => {
+                debug!(agent = name, %error, "cannot wait for a create, will look again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(source) => {
+                return Err(ApplyError::Incus {
+                    doing: "cannot wait for the create",
+                    source,
+                });
+            }
+        }
+        if began.elapsed() > CREATE_DEADLINE {
+            return Err(ApplyError::Create(
+                "it has not ended for half an hour".into(),
+            ));
+        }
+    }
+}
+
+/// Finds out what became of a create whose answer was lost: it is over when no running operation
+/// names the instance.
+async fn settle(context: &Context, name: &str, lost: IncusError) -> Result<(), ApplyError> {
+    let began = Instant::now();
+    let mut quiet = 0;
+    while began.elapsed() < CREATE_DEADLINE {
+        // Two looks apart: the request itself may still be on its way.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match context.incus.operations().await {
+            Ok(operations) if operations.iter().any(|o| o.is_running_on(name)) => quiet = 0,
+            Ok(_) => quiet += 1,
+            Err(error) if error.is_transient() => {}
+            Err(source) => {
+                return Err(ApplyError::Incus {
+                    doing: "cannot list operations",
+                    source,
+                });
+            }
+        }
+        if quiet >= 2 {
+            return match context.project.instance(name).await {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => Err(ApplyError::Incus {
+                    doing: "cannot create the instance",
+                    source: lost,
+                }),
+                Err(error) if error.is_transient() => continue,
+                Err(source) => Err(ApplyError::Incus {
+                    doing: "cannot look for the instance",
+                    source,
+                }),
+            };
+        }
+    }
+    Err(ApplyError::Incus {
+        doing: "cannot create the instance",
+        source: lost,
+    })
+}
+
+async fn expect_instance(context: &Context, name: &str) -> Result<(), ApplyError> {
+    let found = context
+        .project
+        .instance(name)
+        .await
+        .map_err(ApplyError::incus("cannot look for the created instance"))?;
+    found.map(|_| ()).ok_or(ApplyError::Vanished)
+}
+
+async fn register_and_start(context: &Context, name: &str) -> Result<Launched, LaunchFailed> {
+    let before = |error| LaunchFailed {
+        error,
+        created: true,
+        azure_agent_id: None,
+    };
+    if context.spec.instance.kind == InstanceKind::VirtualMachine {
+        await_guest(context, name).await.map_err(before)?;
+    }
+    let pool = context
+        .link
+        .view()
+        .pool_id
+        .ok_or(ApplyError::NoPool)
+        .map_err(before)?;
+    let pool = AgentPool {
+        id: pool,
+        name: context.link.pool().to_owned(),
+        auto_update: None,
+    };
+    let version = agent_version(context, name).await.map_err(before)?;
+    let agent_key = take_key(context).await.map_err(before)?;
+    let new = NewAgent {
+        name: name.to_owned(),
+        version,
+        os_description: "Linux".to_owned(),
+        public_key: agent_key.public(),
+        system_capabilities: tags(context),
+    };
+    let created = register(context, &pool, &new).await.map_err(before)?;
+    let id = created.id;
+    let after = |error| LaunchFailed {
+        error,
+        created: true,
+        azure_agent_id: Some(id),
+    };
+    prepare(context, name, &pool, &created, &agent_key)
+        .await
+        .map_err(after)?;
+    start(context, name).await.map_err(after)?;
+    Ok(Launched { azure_agent_id: id })
+}
+
+/// Waits until a virtual machine's guest agent answers: before that no file can be pushed.
+async fn await_guest(context: &Context, name: &str) -> Result<(), ApplyError> {
+    let began = Instant::now();
+    let exec = shell("iapd-wait", "exit 0", Vec::new());
+    loop {
+        match context.project.exec(name, &exec, GUEST_LOOK).await {
+            Ok(0) => return Ok(()),
+            Err(error) if error.is_not_found() => return Err(ApplyError::Vanished),
+            _ if began.elapsed() > VM_START_DEADLINE => return Err(ApplyError::NoGuestAgent),
+            _ => tokio::time::sleep(GUEST_PAUSE).await,
+        }
+    }
+}
+
+fn tags(context: &Context) -> std::collections::BTreeMap<String, String> {
+    std::collections::BTreeMap::from([
+        (tag::OWNER.to_owned(), context.owner.to_string()),
+        (tag::POOL.to_owned(), context.spec.name.clone()),
+    ])
+}
+
+/// Registers the agent. When the answer is lost, or an earlier life of this daemon registered it
+/// and could not write that down, the registration is found by its name and made anew: its key is
+/// not known any more.
+async fn register(
+    context: &Context,
+    pool: &AgentPool,
+    new: &NewAgent,
+) -> Result<CreatedAgent, ApplyError> {
+    let azure = context.link.azure();
+    let error = match azure.create_agent(pool.id, new).await {
+        Ok(created) => return Ok(created),
+        Err(error) if error.is_conflict() || error.is_transient() => error,
+        Err(error) => {
+            if let AzureError::NoAuthorization { agent_id } = error {
+                // A registration without a key of its own would need the daemon's credential.
+                let _ = azure.delete_agent(pool.id, agent_id).await;
+            }
+            context.link.nudge();
+            return Err(ApplyError::Azure {
+                doing: "cannot register the agent",
+                source: error,
+            });
+        }
+    };
+    let found = azure
+        .agent_named(pool.id, &new.name)
+        .await
+        .map_err(ApplyError::azure(
+            "cannot look for a registration whose answer was lost",
+        ))?;
+    let Some(found) = found else {
+        context.link.nudge();
+        return Err(ApplyError::Azure {
+            doing: "cannot register the agent",
+            source: error,
+        });
+    };
+    let ours = found
+        .capabilities
+        .get(tag::OWNER)
+        .is_some_and(|owner| **owner == *context.owner);
+    if !ours || found.online || found.assigned.is_some() {
+        return Err(ApplyError::NameTaken(new.name.clone()));
+    }
+    match azure.delete_agent(pool.id, found.id).await {
+        Ok(Deleted::Gone) => {}
+        Ok(Deleted::Busy(words)) => return Err(ApplyError::Busy(words)),
+        Err(source) => {
+            return Err(ApplyError::Azure {
+                doing: "cannot delete the lost registration",
+                source,
+            });
+        }
+    }
+    azure
+        .create_agent(pool.id, new)
+        .await
+        .map_err(ApplyError::azure("cannot register the agent again"))
+}
+
+/// Writes the marker, the tags that outlive the agent's own report, and the agent's files.
+async fn prepare(
+    context: &Context,
+    name: &str,
+    pool: &AgentPool,
+    created: &CreatedAgent,
+    agent_key: &AgentKey,
+) -> Result<(), ApplyError> {
+    let azure = context.link.azure();
+    let hosted = azure
+        .deployment()
+        .await
+        .map_err(ApplyError::azure("cannot ask whether Azure is hosted"))?
+        .is_hosted();
+    let files = registration::bundle(
+        agent_key,
+        created,
+        pool.id,
+        &pool.name,
+        &context.spec.azure.url,
+        hosted,
+    )
+    .map_err(ApplyError::Bundle)?;
+    let marker = async {
+        let patch = InstancePatch::config(key::AZURE_AGENT_ID, Some(created.id.to_string()));
+        context
+            .project
+            .patch(name, &patch)
+            .await
+            .map_err(ApplyError::incus(
+                "cannot note the registration on the instance",
+            ))
+    };
+    let capabilities = async {
+        azure
+            .set_user_capabilities(pool.id, created.id, &tags(context))
+            .await
+            .map_err(ApplyError::azure("cannot tag the registration"))
+    };
+    let push = async {
+        for file in files {
+            let path = format!("/home/agent/{}", file.name);
+            let meta = FileMeta {
+                mode: file.mode,
+                ..AGENT
+            };
+            push_file(context, name, &path, &meta, file.content.into()).await?;
+        }
+        let hook = Bytes::from_static(include_bytes!("../../guest/agent-ended.sh"));
+        push_file(context, name, HOOK_PATH, &HOOK, hook).await
+    };
+    tokio::try_join!(marker, capabilities, push)?;
+    Ok(())
+}
+
+async fn push_file(
+    context: &Context,
+    name: &str,
+    path: &str,
+    meta: &FileMeta,
+    content: Bytes,
+) -> Result<(), ApplyError> {
+    context
+        .project
+        .push_file(name, path, meta, content, FILE_DEADLINE)
+        .await
+        .map_err(|error| gone_or(error, "cannot push the agent's files"))
+}
+
+async fn start(context: &Context, name: &str) -> Result<(), ApplyError> {
+    let (attempts, deadline) = match context.spec.instance.kind {
+        InstanceKind::Container => (CONTAINER_ATTEMPTS, CONTAINER_START_DEADLINE),
+        InstanceKind::VirtualMachine => (VM_ATTEMPTS, VM_START_DEADLINE),
+    };
+    let mut arguments = vec![attempts.to_string()];
+    arguments.extend(
+        context
+            .spec
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}")),
+    );
+    let exec = shell(
+        "iapd-start",
+        include_str!("../../guest/start.sh"),
+        arguments,
+    );
+    let code = context
+        .project
+        .exec(name, &exec, deadline)
+        .await
+        .map_err(|error| gone_or(error, "cannot start the agent in the guest"))?;
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(ApplyError::Start(code))
+    }
+}
+
+/// An instance that is not there any more powered itself off, and that is the thing to say.
+fn gone_or(source: IncusError, doing: &'static str) -> ApplyError {
+    if source.is_not_found() {
+        ApplyError::Vanished
+    } else {
+        ApplyError::Incus { doing, source }
+    }
+}
+
+/// Returns the version of the agent in the instance's image: its property, else what the agent
+/// itself says.
+async fn agent_version(context: &Context, name: &str) -> Result<String, ApplyError> {
+    let instance = context
+        .project
+        .instance(name)
+        .await
+        .map_err(ApplyError::incus("cannot look at the instance"))?
+        .ok_or(ApplyError::Vanished)?;
+    let image = instance
+        .config
+        .get(key::BASE_IMAGE)
+        .cloned()
+        .unwrap_or_default();
+    if let Some(version) = context.versions.get(&image) {
+        return Ok(version);
+    }
+    let property = context
+        .project
+        .image(&image)
+        .await
+        .map_err(ApplyError::incus("cannot read the image's properties"))?
+        .and_then(|image| image.properties.get(AGENT_VERSION_PROPERTY).cloned());
+    let version = match property {
+        Some(version) => version,
+        None => read_version(context, name).await?,
+    };
+    context.versions.put(&image, version.clone());
+    Ok(version)
+}
+
+/// Image property that provisioning writes.
+pub const AGENT_VERSION_PROPERTY: &str = "iapd.agent-version";
+
+async fn read_version(context: &Context, name: &str) -> Result<String, ApplyError> {
+    let exec = Exec {
+        command: vec!["/home/agent/bin/Agent.Listener".into(), "--version".into()],
+        environment: [("HOME".to_owned(), "/home/agent".to_owned())].into(),
+        user: AGENT.uid,
+        group: AGENT.gid,
+        cwd: Some("/home/agent".into()),
+    };
+    let (code, stdout, _) = context
+        .project
+        .exec_output(name, &exec, VERSION_DEADLINE, VERSION_CAP)
+        .await
+        .map_err(|error| gone_or(error, "cannot ask the agent for its version"))?;
+    let text = String::from_utf8_lossy(&stdout).trim().to_owned();
+    let plausible = code == 0
+        && !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-+".contains(&b));
+    if plausible {
+        Ok(text)
+    } else {
+        Err(ApplyError::NoAgent)
+    }
+}
+
+async fn take_key(context: &Context) -> Result<AgentKey, ApplyError> {
+    if let Some(key) = context.keys.take() {
+        return Ok(key);
+    }
+    let made = tokio::task::spawn_blocking(AgentKey::generate).await;
+    made.expect("making a key does not panic")
+        .map_err(ApplyError::Key)
+}

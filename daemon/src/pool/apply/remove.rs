@@ -1,0 +1,135 @@
+//! Removing: the instance of an agent that is not to go on, and the registration of one that is
+//! gone. Both look again first.
+
+use std::time::Duration;
+
+use tracing::info;
+
+use crate::azure::Deleted;
+use crate::incus::StopMode;
+
+use super::super::plan::{Proof, ReapReason};
+use super::{ApplyError, Context, shell};
+
+/// A force stop takes 0.6 s; a host full of booting guests can stretch that.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+const DELETE_DEADLINE: Duration = Duration::from_secs(60);
+const PROBE_DEADLINE: Duration = Duration::from_secs(20);
+/// Exit code of the probe when a worker runs.
+const WORKER_RUNS: i32 = 10;
+
+/// Stops and deletes an agent's instance after the proof that the plan asked for.
+pub async fn remove(
+    context: &Context,
+    name: &str,
+    azure_agent_id: Option<i64>,
+    reason: ReapReason,
+    proof: Proof,
+) -> Result<(), ApplyError> {
+    if proof != Proof::None {
+        prove_dead(context, name, azure_agent_id, proof).await?;
+    } else if let Some(id) = azure_agent_id {
+        // Best effort: no new job while it is being killed. An unreachable Azure does not stop
+        // an operator's force.
+        if let Some(pool) = context.link.view().pool_id {
+            let _ = context.link.azure().disable_agent(pool, id, name).await;
+        }
+    }
+    info!(agent = name, reason = reason.as_str(), "removing instance");
+    context
+        .project
+        .stop(name, StopMode::Force, STOP_DEADLINE)
+        .await
+        .map_err(ApplyError::incus("cannot stop the instance"))?;
+    context
+        .project
+        .delete(name, DELETE_DEADLINE)
+        .await
+        .map_err(ApplyError::incus("cannot delete the instance"))
+}
+
+async fn prove_dead(
+    context: &Context,
+    name: &str,
+    azure_agent_id: Option<i64>,
+    proof: Proof,
+) -> Result<(), ApplyError> {
+    if let Some(id) = azure_agent_id {
+        let pool = context.link.view().pool_id.ok_or(ApplyError::NoPool)?;
+        let agent = context
+            .link
+            .azure()
+            .agent(pool, id)
+            .await
+            .map_err(ApplyError::azure("cannot look at the agent in Azure again"))?;
+        if let Some(agent) = agent {
+            if agent.assigned.is_some() {
+                return Err(ApplyError::NotProven("Azure says a job is assigned to it"));
+            }
+            // An operator's request needs no more than that no job is on it.
+            if proof != Proof::Azure && agent.online {
+                return Err(ApplyError::NotProven("Azure says it is online"));
+            }
+        }
+    }
+    if proof == Proof::NotStarted {
+        let exec = shell(
+            "iapd-look",
+            include_str!("../../guest/not-started.sh"),
+            Vec::new(),
+        );
+        // There is no hurry: an agent that cannot be looked at is waited for like any other.
+        if !matches!(
+            context.project.exec(name, &exec, PROBE_DEADLINE).await,
+            Ok(0)
+        ) {
+            return Err(ApplyError::NotProven("its listener may have been started"));
+        }
+    }
+    if proof == Proof::AzureAndProbe {
+        let exec = shell(
+            "iapd-probe",
+            include_str!("../../guest/probe.sh"),
+            Vec::new(),
+        );
+        let probed = context.project.exec(name, &exec, PROBE_DEADLINE).await;
+        match probed {
+            Ok(0) => {}
+            Ok(WORKER_RUNS) => return Err(ApplyError::NotProven("a job's worker runs in it")),
+            Ok(_) => return Err(ApplyError::NotProven("the probe failed")),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => {
+                return Err(ApplyError::Incus {
+                    doing: "kept: cannot probe for a worker process",
+                    source: error,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the registration of an agent whose instance is gone.
+pub async fn deregister(context: &Context, name: &str, id: i64) -> Result<(), ApplyError> {
+    let pool = context.link.view().pool_id.ok_or(ApplyError::NoPool)?;
+    let instance = context
+        .project
+        .instance(name)
+        .await
+        .map_err(ApplyError::incus(
+            "cannot make sure that the instance is gone",
+        ))?;
+    if instance.is_some() {
+        return Err(ApplyError::NotProven("its instance is still there"));
+    }
+    let deleted = context
+        .link
+        .azure()
+        .delete_agent(pool, id)
+        .await
+        .map_err(ApplyError::azure("cannot delete the registration"))?;
+    match deleted {
+        Deleted::Gone => Ok(()),
+        Deleted::Busy(words) => Err(ApplyError::Busy(words)),
+    }
+}

@@ -1,0 +1,303 @@
+//! A pool's side of Azure: the client, and one task per Azure pool that lists its agents beside
+//! the passes. Passes use the last list with its age; nobody waits for Azure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use iap_common::error::chain;
+
+use crate::azure::{self, Azure, AzureError};
+
+use super::breaker::{Allowance, Breaker, BreakerStatus};
+
+/// While something is awaited from Azure (an agent coming online, a drain) lists follow each
+/// other this fast, if the configured interval is not shorter.
+const HURRIED_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a hurry lasts after it was last asked for.
+const HURRY_LASTS: Duration = Duration::from_secs(5);
+/// Lists never follow each other faster.
+const CLOSEST: Duration = Duration::from_millis(250);
+
+/// What Azure thinks of the credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CredentialState {
+    /// Not used yet.
+    #[default]
+    Untried,
+    /// The last call was let in.
+    Accepted,
+    /// The last call was not.
+    Rejected,
+}
+
+/// One complete list.
+#[derive(Debug, Clone)]
+pub struct AzureList {
+    /// When the call began.
+    pub began: Instant,
+    /// By the wall clock, when it ended.
+    pub at: Timestamp,
+    /// All agents of the Azure pool by name.
+    pub agents: Arc<BTreeMap<String, azure::Agent>>,
+    /// Unfinished jobs that no agent has yet; `None` when that is not known.
+    pub waiting_jobs: Option<u32>,
+}
+
+/// What is known of an Azure pool.
+#[derive(Debug, Clone, Default)]
+pub struct AzureView {
+    /// Its id, once it was found.
+    pub pool_id: Option<i32>,
+    /// The last complete list.
+    pub list: Option<AzureList>,
+    /// The last attempt worked.
+    pub usable: bool,
+    /// Counts the failures: ages of what lists say begin again after each.
+    pub gaps: u64,
+    /// What Azure thinks of the credential.
+    pub credential: CredentialState,
+    /// Failures in a row and the next attempt.
+    pub breaker: BreakerStatus,
+}
+
+/// A pool's handle on Azure. Cheap to clone.
+#[derive(Clone)]
+pub struct AzureLink {
+    azure: Azure,
+    pool: String,
+    view: watch::Receiver<Arc<AzureView>>,
+    wish: Arc<Wish>,
+}
+
+#[derive(Default)]
+struct Wish {
+    now: Notify,
+    hurry: Notify,
+}
+
+impl AzureLink {
+    /// Makes a link to the Azure pool named `pool`, and the task that keeps it up to date.
+    pub fn new(azure: Azure, pool: &str, interval: Duration) -> (Self, AzurePoller) {
+        let (publish, view) = watch::channel(Arc::new(AzureView::default()));
+        let link = Self {
+            azure,
+            pool: pool.to_owned(),
+            view,
+            wish: Arc::default(),
+        };
+        let poller = AzurePoller {
+            azure: link.azure.clone(),
+            pool: link.pool.clone(),
+            interval,
+            wish: Arc::clone(&link.wish),
+            publish,
+            breaker: Breaker::default(),
+            hurried_until: None,
+        };
+        (link, poller)
+    }
+
+    /// Returns the client.
+    pub fn azure(&self) -> &Azure {
+        &self.azure
+    }
+
+    /// Returns the Azure pool's name.
+    pub fn pool(&self) -> &str {
+        &self.pool
+    }
+
+    /// Returns what is known now.
+    pub fn view(&self) -> Arc<AzureView> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Returns a receiver of what is known.
+    pub fn watch(&self) -> watch::Receiver<Arc<AzureView>> {
+        self.view.clone()
+    }
+
+    /// Returns whether both are the same link.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.wish, &other.wish)
+    }
+
+    /// Asks for a list soon: something changed, or a call failed.
+    pub fn nudge(&self) {
+        self.wish.now.notify_one();
+    }
+
+    /// Asks for quicker lists for a while.
+    pub fn hurry(&self) {
+        self.wish.hurry.notify_one();
+    }
+}
+
+/// Keeps an [`AzureLink`] up to date.
+pub struct AzurePoller {
+    azure: Azure,
+    pool: String,
+    interval: Duration,
+    wish: Arc<Wish>,
+    publish: watch::Sender<Arc<AzureView>>,
+    breaker: Breaker,
+    hurried_until: Option<Instant>,
+}
+
+impl AzurePoller {
+    /// Lists until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let began = Instant::now();
+            let result = tokio::select! {
+                () = stop.cancelled() => return,
+                result = self.poll(began) => result,
+            };
+            self.take(result, began);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.pause(began) => {}
+            }
+        }
+    }
+
+    async fn poll(&self, began: Instant) -> Result<(i32, AzureList), PollError> {
+        let known = self.publish.borrow().pool_id;
+        let pool_id = match known {
+            Some(id) => id,
+            None => match self.azure.find_pool(&self.pool).await? {
+                Some(found) => found.id,
+                None => {
+                    return Err(PollError::NoPool {
+                        pool: self.pool.clone(),
+                    });
+                }
+            },
+        };
+        let agents = self.azure.agents(pool_id).await?;
+        // Only tells how long the queue is; an old server without this call is no reason to fail.
+        let waiting_jobs = match self.azure.unfinished_jobs(pool_id).await {
+            Ok(jobs) => {
+                let waiting = jobs
+                    .iter()
+                    .filter(|j| j.result.is_none() && j.assign_time.is_none());
+                u32::try_from(waiting.count()).ok()
+            }
+            Err(error) => {
+                debug!(error = %chain(&error), "cannot list unfinished jobs");
+                None
+            }
+        };
+        let agents = agents
+            .into_iter()
+            .map(|agent| (agent.name.clone(), agent))
+            .collect();
+        let list = AzureList {
+            began,
+            at: Timestamp::now(),
+            agents: Arc::new(agents),
+            waiting_jobs,
+        };
+        Ok((pool_id, list))
+    }
+
+    fn take(&mut self, result: Result<(i32, AzureList), PollError>, began: Instant) {
+        let now = Instant::now();
+        let mut view = AzureView::clone(&self.publish.borrow());
+        match result {
+            Ok((pool_id, list)) => {
+                if !view.usable {
+                    info!(azure_pool = %self.pool, pool_id, "Azure pool is reachable");
+                }
+                self.breaker.succeeded();
+                view.pool_id = Some(pool_id);
+                view.list = Some(list);
+                view.usable = true;
+                view.credential = CredentialState::Accepted;
+            }
+            Err(error) => {
+                let text = chain(&error).to_string();
+                if view.usable || view.breaker.last_error != text {
+                    warn!(azure_pool = %self.pool, error = %text, "cannot list agents, will retry");
+                } else {
+                    debug!(azure_pool = %self.pool, error = %text, "cannot list agents");
+                }
+                self.breaker.failed(text, began, now, error.retry_after());
+                view.usable = false;
+                view.gaps += 1;
+                match &error {
+                    PollError::Azure(error) if error.is_rejected() => {
+                        view.credential = CredentialState::Rejected;
+                    }
+                    // The pool may have been deleted and made again under another id.
+                    PollError::Azure(error) if error.is_not_found() => view.pool_id = None,
+                    _ => {}
+                }
+            }
+        }
+        view.breaker = self.breaker.status(now);
+        self.publish.send_replace(Arc::new(view));
+    }
+
+    /// Waits until the next list is due.
+    async fn pause(&mut self, began: Instant) {
+        loop {
+            let now = Instant::now();
+            if self.breaker.allowance(now) == Allowance::Nothing {
+                if let Some(next) = self.breaker.next_try() {
+                    tokio::time::sleep_until(next).await;
+                }
+                return;
+            }
+            let hurried = self.hurried_until.is_some_and(|until| now < until);
+            let interval = if hurried {
+                self.interval.min(HURRIED_INTERVAL)
+            } else {
+                self.jittered()
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(began + interval) => return,
+                () = self.wish.now.notified() => {
+                    tokio::time::sleep_until(began + CLOSEST).await;
+                    return;
+                }
+                () = self.wish.hurry.notified() => {
+                    self.hurried_until = Some(Instant::now() + HURRY_LASTS);
+                }
+            }
+        }
+    }
+
+    /// A tenth less or more, so that hosts do not ask in step.
+    fn jittered(&self) -> Duration {
+        self.interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+    }
+}
+
+/// Why there is no new list.
+#[derive(Debug, thiserror::Error)]
+enum PollError {
+    #[error(transparent)]
+    Azure(#[from] AzureError),
+    #[error(
+        "Azure has no agent pool named \"{pool}\", or the credential may not see it: \
+         create it under Organization settings > Agent pools, or set azure.pool"
+    )]
+    NoPool { pool: String },
+}
+
+impl PollError {
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Azure(error) => error.retry_after(),
+            Self::NoPool { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What an operator may ask a pool's task for. The only edge that goes back from gRPC.
+
+use tokio::sync::oneshot;
+
+/// Who asks, for the log.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// From the socket's peer credentials; `None` when they are not known.
+    pub uid: Option<u32>,
+}
+
+/// One request to a pool's task.
+#[derive(Debug)]
+pub enum PoolCommand {
+    /// Agents shall finish and go.
+    Drain {
+        /// The agents; all of them are known, or none is drained.
+        names: Vec<String>,
+        /// Also those with a job, now.
+        force: bool,
+        /// Why, in the asker's words.
+        reason: String,
+        /// Who asks.
+        asker: Asker,
+        /// Answered when the wish is on the instances.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// An agent shall be removed now.
+    Reap {
+        /// The agent.
+        name: String,
+        /// Also with a job.
+        force: bool,
+        /// Who asks.
+        asker: Asker,
+        /// Answered when its instance is gone.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// What waits for its next try shall be tried now.
+    Retry {
+        /// Who asks.
+        asker: Asker,
+        /// Answered at once.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+}
+
+/// Why a command was refused or failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// No such agents in this pool.
+    #[error("no such agent: {}", .0.join(", "))]
+    NoSuchAgent(Vec<String>),
+    /// It has a job, and nobody said force.
+    #[error("agent {name} has a job: {job}")]
+    Busy {
+        /// The agent.
+        name: String,
+        /// Its job, for people.
+        job: String,
+    },
+    /// It was tried and did not work.
+    #[error("{0}")]
+    Failed(String),
+    /// The pool's task has ended; the pool is not configured any more.
+    #[error("the pool is gone")]
+    PoolGone,
+}

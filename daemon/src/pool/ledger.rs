@@ -1,0 +1,306 @@
+//! What a pool task remembers between passes: since when, by our own clock, things are as they
+//! are. Everything here may be lost; a restart then waits a little longer before it removes
+//! something, and never less.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::agent::{Drain, InstanceFacts, RegistrationFacts};
+use crate::incus;
+
+use super::observe::Observation;
+
+/// What is remembered of one agent.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// First seen, as an instance or as a registration.
+    pub first_seen: Instant,
+    /// Its instance was there once.
+    pub had_instance: bool,
+    /// The instance, while it is there.
+    pub instance: Option<InstanceFacts>,
+    /// The registration, as last seen.
+    pub registration: Option<RegistrationFacts>,
+    /// Its create operation is known to have ended: it may be touched.
+    pub settled: bool,
+    /// Azure's id, from the marker or from our own call.
+    pub azure_agent_id: Option<i64>,
+    /// Since when it is known to be registered.
+    pub registered_since: Option<Instant>,
+    /// Successful Azure lists that began after that.
+    pub lists_since_registered: u32,
+    /// Seen online at least once.
+    pub was_online: bool,
+    /// Seen with a job at least once.
+    pub was_busy: bool,
+    /// Since when each list said offline and unassigned, without a gap.
+    pub dead_since: Option<Instant>,
+    /// Since when its instance is stopped, frozen or in error.
+    pub down_since: Option<Instant>,
+    /// When its instance was first seen to show `Ready`.
+    pub ready_since: Option<Instant>,
+    /// Its doorbell was answered.
+    pub answered: bool,
+    /// When its listener was last asked to end.
+    pub left_at: Option<Instant>,
+    /// Its launch failed after it was registered.
+    pub launch_failed: bool,
+    /// A removal was called off for want of proof: only the long patience counts.
+    pub doubted: bool,
+    /// When our own launch of it ended well.
+    pub launched_at: Option<Instant>,
+    /// When that launch began.
+    pub launch_began: Option<Instant>,
+    /// It came online, or its end is accounted for: nothing more follows from its start.
+    pub proven: bool,
+    /// Its end was noticed.
+    pub end_seen: bool,
+    /// Its registration was deleted by us; lists that began before say nothing of it.
+    pub deregistered_at: Option<Instant>,
+    /// A drain wish that is not on the instance yet.
+    pub wish: Drain,
+    /// An operator asked for its removal; `true` also with a job.
+    pub remove_wish: Option<bool>,
+    /// Nothing is tried on it before.
+    pub retry_at: Option<Instant>,
+    /// Failed tries in a row.
+    pub failures: u32,
+    /// Those of them in which Incus refused to remove the instance.
+    pub removal_failures: u32,
+    /// Why the last one failed.
+    pub last_error: String,
+}
+
+impl Entry {
+    fn new(now: Instant) -> Self {
+        Self {
+            first_seen: now,
+            had_instance: false,
+            instance: None,
+            registration: None,
+            settled: false,
+            azure_agent_id: None,
+            registered_since: None,
+            lists_since_registered: 0,
+            was_online: false,
+            was_busy: false,
+            dead_since: None,
+            down_since: None,
+            ready_since: None,
+            answered: false,
+            left_at: None,
+            launch_failed: false,
+            doubted: false,
+            launched_at: None,
+            launch_began: None,
+            proven: false,
+            end_seen: false,
+            deregistered_at: None,
+            wish: Drain::No,
+            remove_wish: None,
+            retry_at: None,
+            failures: 0,
+            removal_failures: 0,
+            last_error: String::new(),
+        }
+    }
+
+    /// Returns the wish to go, from the instance or not there yet.
+    pub fn drain(&self) -> Drain {
+        self.wish.max(
+            self.instance
+                .as_ref()
+                .map_or(Drain::No, |instance| instance.drain),
+        )
+    }
+
+    /// Records that an action on it failed: the next try waits, doubling to a minute.
+    pub fn failed(&mut self, error: String, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        let wait = Duration::from_secs(1 << self.failures.min(6)).min(Duration::from_secs(60));
+        self.retry_at = Some(now + wait);
+        self.last_error = error;
+    }
+
+    /// Records that an action on it worked.
+    pub fn worked(&mut self) {
+        self.failures = 0;
+        self.removal_failures = 0;
+        self.retry_at = None;
+        self.last_error.clear();
+    }
+
+    /// Records that its registration was deleted at `now`.
+    pub fn deregistered(&mut self, now: Instant) {
+        self.deregistered_at = Some(now);
+        self.registration = None;
+    }
+
+    /// Returns whether nothing is left of it but the memory that keeps old lists from reviving it.
+    pub fn is_gone(&self) -> bool {
+        self.instance.is_none() && self.deregistered_at.is_some()
+    }
+
+    /// Returns whether an action may be tried at `now`.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.retry_at.is_none_or(|at| at <= now)
+    }
+}
+
+/// All agents of a pool by name.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    entries: BTreeMap<String, Entry>,
+    /// Counts interruptions of the Azure lists; see [`Observation::azure_gaps`].
+    azure_gaps: u64,
+    /// The last Azure list that was taken in.
+    azure_list: Option<Instant>,
+}
+
+impl Ledger {
+    /// Returns all agents, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// Returns one agent.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
+    /// Returns one agent to write to.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Entry> {
+        self.entries.get_mut(name)
+    }
+
+    /// Returns one agent, made if it is not there.
+    pub fn entry(&mut self, name: &str, now: Instant) -> &mut Entry {
+        self.entries
+            .entry(name.to_owned())
+            .or_insert_with(|| Entry::new(now))
+    }
+
+    /// Takes an observation in. `busy_with` says whether an action is in flight for a name: its
+    /// entry is kept even when nothing is seen of it yet. Returns the instances that went away.
+    pub fn take_in(
+        &mut self,
+        seen: &Observation,
+        now: Instant,
+        in_flight: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let mut gone = Vec::new();
+        if let Some(instances) = &seen.instances {
+            for facts in instances.values() {
+                let entry = self.entry(&facts.name, now);
+                entry.see_instance(facts, now);
+            }
+            for (name, entry) in &mut self.entries {
+                if entry.instance.is_some() && !instances.contains_key(name) {
+                    entry.instance = None;
+                    gone.push(name.clone());
+                }
+            }
+        }
+        self.take_in_azure(seen, now);
+        self.entries.retain(|name, entry| {
+            in_flight(name)
+                || entry.instance.is_some()
+                || entry.registration.is_some()
+                || match entry.deregistered_at {
+                    None => entry.azure_agent_id.is_some(),
+                    // Until a list cannot show it any more.
+                    Some(at) => self.azure_list.is_none_or(|began| began <= at),
+                }
+        });
+        gone
+    }
+
+    fn take_in_azure(&mut self, seen: &Observation, now: Instant) {
+        if self.azure_gaps != seen.azure_gaps {
+            self.azure_gaps = seen.azure_gaps;
+            for entry in self.entries.values_mut() {
+                entry.dead_since = None;
+            }
+        }
+        let Some(list) = &seen.registrations else {
+            return;
+        };
+        if self.azure_list == Some(list.began) {
+            return;
+        }
+        self.azure_list = Some(list.began);
+        for (name, facts) in &list.agents {
+            let entry = self.entry(name, now);
+            if entry.deregistered_at.is_some_and(|at| list.began <= at) {
+                continue;
+            }
+            // Deleted, and there all the same: it will be deleted again.
+            entry.deregistered_at = None;
+            entry.see_registration(facts, list.began, now);
+        }
+        for (name, entry) in &mut self.entries {
+            if !list.agents.contains_key(name) {
+                entry.miss_registration(list.began, now);
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn see_instance(&mut self, facts: &InstanceFacts, now: Instant) {
+        self.had_instance = true;
+        if let Some(id) = facts.azure_agent_id {
+            self.azure_agent_id = Some(id);
+            self.registered_since.get_or_insert(now);
+        }
+        // One ring stands: a machine that powers off is shown as running, and not as ready, in the
+        // moment before it is gone.
+        if facts.status == incus::Status::Ready {
+            self.ready_since.get_or_insert(now);
+        }
+        since(&mut self.down_since, !facts.status.is_running(), now);
+        if facts.drain >= self.wish {
+            self.wish = Drain::No;
+        }
+        self.instance = Some(facts.clone());
+    }
+
+    fn see_registration(&mut self, facts: &RegistrationFacts, began: Instant, now: Instant) {
+        self.was_online |= facts.online;
+        self.was_busy |= facts.job.is_some();
+        self.azure_agent_id.get_or_insert(facts.id);
+        let registered = *self.registered_since.get_or_insert(now);
+        if began >= registered {
+            self.lists_since_registered = self.lists_since_registered.saturating_add(1);
+        }
+        since(&mut self.dead_since, facts.is_dead(), now);
+        self.registration = Some(facts.clone());
+    }
+
+    /// Not in the list: dead too, if the list was fetched after it was registered.
+    fn miss_registration(&mut self, began: Instant, now: Instant) {
+        if self.registered_since.is_some_and(|since| began >= since) {
+            self.lists_since_registered = self.lists_since_registered.saturating_add(1);
+            self.registration = None;
+            since(&mut self.dead_since, true, now);
+            if self.instance.is_none() {
+                // Deleted by someone else, or by us: nothing is left to delete.
+                self.deregistered_at.get_or_insert(began);
+            }
+        }
+    }
+}
+
+/// Keeps the first moment of a condition that holds without interruption.
+fn since(slot: &mut Option<Instant>, holds: bool, now: Instant) {
+    if holds {
+        slot.get_or_insert(now);
+    } else {
+        *slot = None;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,600 @@
+//! Decides what to do: a pure function from what is wanted, what is seen, what is remembered and
+//! what is in flight, to a list of actions. No I/O, no clock, no log line. Planning again after
+//! the actions took effect yields nothing.
+//!
+//! What it must never do: touch a busy agent without an operator's force, act on missing
+//! information, keep more than `agent_count` agents, touch an instance whose creation has not
+//! ended.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::agent::{self, AgentState, Doing, Drain, Evidence};
+use crate::incus;
+
+use super::breaker::Allowance;
+use super::in_flight::InFlight;
+use super::ledger::{Entry, Ledger};
+
+/// What a new agent may take beyond `startupGracePeriod` before it counts as never come online:
+/// Azure's own view of it lags.
+const STARTUP_SLACK: Duration = Duration::from_secs(60);
+/// Azure lists that have to have missed it as well.
+const STARTUP_LISTS: u32 = 2;
+/// How long an instance has to be stopped before it is deleted: an ephemeral one that was
+/// powered off is shown as stopped for a moment before Incus deletes it.
+const STOPPED_GRACE: Duration = Duration::from_secs(5);
+/// How long a listener may take to end before it is asked again: the unit kills it after 60 s.
+const LISTENER_STOP: Duration = Duration::from_secs(90);
+/// Failed removals in a row after which an agent is called stuck and gives its slot up.
+const STUCK_AFTER: u32 = 3;
+
+/// Why an agent is removed. A fixed set: it labels metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ReapReason {
+    /// Its instance is stopped and is not coming back.
+    Stopped,
+    /// It never came online in time.
+    NeverOnline,
+    /// Offline, unassigned and without a worker for the grace period.
+    Offline,
+    /// Its launch failed, or was broken off, after it was registered.
+    LaunchFailed,
+    /// It was never registered and is not wanted any more.
+    Surplus,
+    /// It is drained by force.
+    Forced,
+    /// An operator asked for it.
+    Requested,
+    /// Built from an old image or spec and never registered.
+    Outdated,
+}
+
+impl ReapReason {
+    /// Returns the word used in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::NeverOnline => "never_online",
+            Self::Offline => "offline",
+            Self::LaunchFailed => "launch_failed",
+            Self::Surplus => "surplus",
+            Self::Forced => "forced",
+            Self::Requested => "requested",
+            Self::Outdated => "outdated",
+        }
+    }
+}
+
+/// Why an agent is asked to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DrainReason {
+    /// An operator asked for it.
+    Requested,
+    /// There are more agents than wanted.
+    Surplus,
+    /// Its image or spec is not the pool's any more.
+    Outdated,
+    /// Its pool left the configuration.
+    PoolRemoved,
+}
+
+/// What has to be true right before an agent is removed; the action looks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// Nothing: an operator's force, or it was never registered.
+    None,
+    /// Azure says offline and unassigned.
+    Azure,
+    /// That, and no worker process runs in the guest.
+    AzureAndProbe,
+    /// Azure says so, and its listener was never started in the guest.
+    NotStarted,
+}
+
+/// One thing to do to one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Register and start the agent of an instance that is there.
+    Adopt {
+        /// The agent.
+        name: String,
+    },
+    /// Give up a launch that waits for its turn.
+    CancelLaunch {
+        /// The agent.
+        name: String,
+    },
+    /// Write the wish to go onto the instance.
+    NoteDrain {
+        /// The agent.
+        name: String,
+        /// How urgent.
+        drain: Drain,
+        /// Why.
+        reason: DrainReason,
+    },
+    /// Answer the doorbell: the machine may go.
+    AnswerDoorbell {
+        /// The agent.
+        name: String,
+    },
+    /// Disable it in Azure; when it has no job, stop its listener.
+    Leave {
+        /// The agent.
+        name: String,
+        /// Azure's id.
+        azure_agent_id: i64,
+    },
+    /// Stop and delete its instance.
+    Remove {
+        /// The agent.
+        name: String,
+        /// Azure's id, if it is registered.
+        azure_agent_id: Option<i64>,
+        /// Why.
+        reason: ReapReason,
+        /// What has to be shown first.
+        proof: Proof,
+    },
+    /// Delete the registration of an agent whose instance is gone.
+    Deregister {
+        /// The agent.
+        name: String,
+        /// Azure's id.
+        azure_agent_id: i64,
+    },
+}
+
+impl Action {
+    /// Returns the agent it is about.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Adopt { name }
+            | Self::CancelLaunch { name }
+            | Self::NoteDrain { name, .. }
+            | Self::AnswerDoorbell { name }
+            | Self::Leave { name, .. }
+            | Self::Remove { name, .. }
+            | Self::Deregister { name, .. } => name,
+        }
+    }
+
+    /// Returns what the agent shows while it is in flight.
+    pub fn doing(&self) -> Doing {
+        match self {
+            Self::Adopt { .. } | Self::CancelLaunch { .. } => Doing::Launch,
+            Self::NoteDrain { .. } | Self::AnswerDoorbell { .. } => Doing::Note,
+            Self::Leave { .. } => Doing::Leave,
+            Self::Remove { .. } => Doing::Remove,
+            Self::Deregister { .. } => Doing::Deregister,
+        }
+    }
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// New agents to launch, under names of the caller's choice.
+    pub launch: usize,
+    /// What to do to agents that are there.
+    pub actions: Vec<Action>,
+}
+
+/// What the decision rests on.
+#[derive(Clone, Copy)]
+pub struct Situation<'a> {
+    /// How many agents are wanted; 0 when the pool is draining.
+    pub wanted: usize,
+    /// The pool left the configuration.
+    pub removed: bool,
+    /// Hash of what an agent is built from now.
+    pub spec_hash: &'a str,
+    /// What the image alias points at; `None` when it does not exist or is not known.
+    pub image: Option<&'a str>,
+    /// How long a new agent may take to come online.
+    pub startup_grace: Duration,
+    /// How long a registered agent may be offline.
+    pub offline_grace: Duration,
+    /// The last look at Incus worked.
+    pub incus_seen: bool,
+    /// The Azure pool is known and its last list worked.
+    pub azure_usable: bool,
+    /// What the pool's breaker allows to be launched.
+    pub launches: Allowance,
+    /// The moment to plan for.
+    pub now: Instant,
+}
+
+/// Returns an agent's state from its entry.
+pub fn state_of(entry: &Entry, doing: Option<Doing>, now: Instant) -> AgentState {
+    agent::state(&Evidence {
+        instance: entry.instance.as_ref(),
+        registration: entry.registration.as_ref(),
+        doing,
+        was_online: entry.was_online,
+        ready_since: entry.ready_since,
+        stuck: entry.removal_failures >= STUCK_AFTER,
+        now,
+    })
+}
+
+/// Returns whether an agent was built from something else than the pool's present image and spec.
+pub fn is_outdated(entry: &Entry, spec_hash: &str, image: Option<&str>) -> bool {
+    entry.instance.as_ref().is_some_and(|instance| {
+        instance.spec != spec_hash
+            || image.is_some_and(|image| !instance.image.is_empty() && instance.image != image)
+    })
+}
+
+/// Decides what to do.
+pub fn plan(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight) -> Plan {
+    let mut plan = Plan::default();
+    if !situation.incus_seen {
+        return plan;
+    }
+    let sweep = !looks_cloned(ledger);
+    for (name, entry) in ledger.iter() {
+        if in_flight.doing(name).is_none() && entry.is_due(situation.now) {
+            plan.actions.extend(act_on(situation, name, entry, sweep));
+        }
+    }
+    adjust_count(situation, ledger, in_flight, &mut plan);
+    plan
+}
+
+/// Returns whether a registration of ours is online that has no instance here: another host
+/// with the same identity may own it, so nothing is swept.
+pub fn looks_cloned(ledger: &Ledger) -> bool {
+    ledger.iter().any(|(_, entry)| {
+        !entry.had_instance
+            && entry
+                .registration
+                .as_ref()
+                .is_some_and(|facts| facts.online)
+    })
+}
+
+/// Decides for one agent that nothing is being done to.
+fn act_on(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> Option<Action> {
+    let now = situation.now;
+    let Some(instance) = &entry.instance else {
+        return deregister(situation, name, entry, sweep);
+    };
+    if !entry.settled {
+        return None; // Its creation may not have ended.
+    }
+    let name = name.to_owned();
+    let remove = |reason, proof| {
+        Some(Action::Remove {
+            name: name.clone(),
+            azure_agent_id: entry.azure_agent_id,
+            reason,
+            proof,
+        })
+    };
+    if entry.drain() == Drain::Force {
+        if instance.drain != Drain::Force && instance.status.is_running() {
+            let (drain, reason) = (Drain::Force, DrainReason::Requested);
+            return Some(Action::NoteDrain {
+                name: name.clone(),
+                drain,
+                reason,
+            });
+        }
+        return remove(ReapReason::Forced, Proof::None);
+    }
+    if let Some(force) = entry.remove_wish {
+        let proof = match entry.azure_agent_id {
+            Some(_) if !force => Proof::Azure,
+            _ => Proof::None,
+        };
+        return remove(ReapReason::Requested, proof);
+    }
+    let down_for = |grace| {
+        entry
+            .down_since
+            .is_some_and(|since| now.duration_since(since) >= grace)
+    };
+    match instance.status {
+        incus::Status::Stopped if down_for(STOPPED_GRACE) => {
+            return remove(ReapReason::Stopped, Proof::None);
+        }
+        incus::Status::Starting | incus::Status::Stopping | incus::Status::Stopped => return None,
+        // Somebody paused it, or its cluster member is lost: Azure alone decides.
+        incus::Status::Frozen | incus::Status::Error | incus::Status::Other => {
+            return is_dead(situation, entry)
+                .then(|| remove(ReapReason::Offline, Proof::Azure))
+                .flatten();
+        }
+        incus::Status::Running | incus::Status::Ready => {}
+    }
+    if entry.azure_agent_id.is_none() || instance.azure_agent_id.is_none() {
+        // Launched since the last look: its marker is not seen yet.
+        if entry.launched_at.is_some() {
+            return None;
+        }
+        return unregistered(situation, &name, entry);
+    }
+    let state = state_of(entry, None, now);
+    if state == AgentState::Finishing {
+        return (!entry.answered).then_some(Action::AnswerDoorbell { name });
+    }
+    if entry.launch_failed && state != AgentState::Busy {
+        return remove(ReapReason::LaunchFailed, Proof::AzureAndProbe);
+    }
+    if state == AgentState::Starting && may_be_broken_off(situation, entry) {
+        return remove(ReapReason::LaunchFailed, Proof::NotStarted);
+    }
+    if instance.drain < entry.wish {
+        let (drain, reason) = (entry.wish, DrainReason::Requested);
+        return Some(Action::NoteDrain {
+            name,
+            drain,
+            reason,
+        });
+    }
+    if never_came_online(situation, entry) {
+        return remove(ReapReason::NeverOnline, Proof::AzureAndProbe);
+    }
+    if entry.was_online && is_dead(situation, entry) {
+        return remove(ReapReason::Offline, Proof::AzureAndProbe);
+    }
+    let id = instance.azure_agent_id?;
+    if entry.drain() != Drain::No && situation.azure_usable {
+        let must_disable = entry
+            .registration
+            .as_ref()
+            .is_some_and(|facts| facts.enabled);
+        let asked = entry
+            .left_at
+            .is_some_and(|at| now.duration_since(at) < LISTENER_STOP);
+        if must_disable || (state != AgentState::Busy && !asked) {
+            return Some(Action::Leave {
+                name,
+                azure_agent_id: id,
+            });
+        }
+    }
+    None
+}
+
+/// A guest whose agent was never registered: wanted, it becomes an agent; else it goes.
+fn unregistered(situation: &Situation<'_>, name: &str, entry: &Entry) -> Option<Action> {
+    let name = name.to_owned();
+    let unwanted = if situation.removed || entry.drain() != Drain::No {
+        Some(ReapReason::Surplus)
+    } else if is_outdated(entry, situation.spec_hash, situation.image) {
+        Some(ReapReason::Outdated)
+    } else {
+        None
+    };
+    match unwanted {
+        Some(reason) => Some(Action::Remove {
+            name,
+            azure_agent_id: entry.azure_agent_id,
+            reason,
+            proof: Proof::None,
+        }),
+        None if situation.azure_usable => Some(Action::Adopt { name }),
+        None => None,
+    }
+}
+
+/// Found after a restart, registered and not online: the daemon may have been killed before it
+/// started the listener. Worth one look into the guest, since nothing can come of waiting.
+fn may_be_broken_off(situation: &Situation<'_>, entry: &Entry) -> bool {
+    entry.launched_at.is_none()
+        && !entry.was_online
+        && !entry.doubted
+        && situation.azure_usable
+        && entry.lists_since_registered > 0
+        && entry.dead_since.is_some()
+}
+
+fn never_came_online(situation: &Situation<'_>, entry: &Entry) -> bool {
+    let limit = situation.startup_grace + STARTUP_SLACK;
+    // Found after a restart: it may have been online before, so the longer patience counts.
+    let limit = match entry.launched_at {
+        Some(_) => limit,
+        None => limit.max(situation.offline_grace),
+    };
+    !entry.was_online
+        && situation.azure_usable
+        && entry.lists_since_registered >= STARTUP_LISTS
+        && entry.dead_since.is_some()
+        && entry
+            .registered_since
+            .is_some_and(|since| situation.now.duration_since(since) >= limit)
+}
+
+fn is_dead(situation: &Situation<'_>, entry: &Entry) -> bool {
+    situation.azure_usable
+        && entry.azure_agent_id.is_some()
+        && entry
+            .dead_since
+            .is_some_and(|since| situation.now.duration_since(since) >= situation.offline_grace)
+}
+
+/// An agent without an instance: its registration goes, at once when we saw the instance go,
+/// after the grace period when we only find the registration.
+fn deregister(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> Option<Action> {
+    let azure_agent_id = entry.azure_agent_id?;
+    if entry.deregistered_at.is_some() {
+        return None;
+    }
+    let ready = entry.had_instance || (sweep && is_dead(situation, entry));
+    ready.then(|| Action::Deregister {
+        name: name.to_owned(),
+        azure_agent_id,
+    })
+}
+
+/// Brings the number of agents to what is wanted, and old ones up to date, idle ones only.
+fn adjust_count(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight, plan: &mut Plan) {
+    let slots = Slots::count(situation, ledger, in_flight, plan);
+    let staying = slots.staying();
+    if staying > situation.wanted {
+        let mut surplus = staying - situation.wanted;
+        for name in slots.waiting.iter().take(surplus) {
+            plan.actions
+                .push(Action::CancelLaunch { name: name.clone() });
+        }
+        surplus -= surplus.min(slots.waiting.len());
+        let reason = if situation.removed {
+            DrainReason::PoolRemoved
+        } else {
+            DrainReason::Surplus
+        };
+        for candidate in slots.candidates.iter().take(surplus) {
+            plan.actions.push(candidate.dismiss(reason));
+        }
+        return;
+    }
+    if slots.held() < situation.wanted && situation.azure_usable && situation.image.is_some() {
+        let missing = situation.wanted - slots.held();
+        plan.launch = match situation.launches {
+            Allowance::All => missing,
+            Allowance::One => usize::from(slots.launching == 0),
+            Allowance::Nothing => 0,
+        };
+    }
+    // A few at a time: capacity stays while the pool turns over.
+    let at_once = (situation.wanted / 4).max(1);
+    let leaving = slots.leaving;
+    for candidate in slots
+        .candidates
+        .iter()
+        .filter(|c| c.outdated)
+        .take(at_once.saturating_sub(leaving))
+    {
+        plan.actions.push(candidate.dismiss(DrainReason::Outdated));
+    }
+}
+
+/// An agent that may be asked to go.
+struct Candidate {
+    name: String,
+    state: AgentState,
+    outdated: bool,
+    azure_agent_id: Option<i64>,
+    first_seen: Instant,
+}
+
+impl Candidate {
+    fn dismiss(&self, reason: DrainReason) -> Action {
+        let name = self.name.clone();
+        if self.state == AgentState::Registering && self.azure_agent_id.is_none() {
+            return Action::Remove {
+                name,
+                azure_agent_id: None,
+                reason: ReapReason::Surplus,
+                proof: Proof::None,
+            };
+        }
+        Action::NoteDrain {
+            name,
+            drain: Drain::Finish,
+            reason,
+        }
+    }
+}
+
+/// Who holds the pool's slots.
+struct Slots {
+    /// Launches that wait for their turn.
+    waiting: Vec<String>,
+    /// All launches in flight.
+    launching: usize,
+    /// Agents that are there and not asked to leave.
+    present: usize,
+    /// Agents asked to leave that still hold a slot.
+    leaving: usize,
+    /// Instances that an operation of an earlier life may still be making or removing: no slot of
+    /// theirs is filled, and nobody goes because of them.
+    unsettled: usize,
+    candidates: Vec<Candidate>,
+}
+
+impl Slots {
+    fn count(
+        situation: &Situation<'_>,
+        ledger: &Ledger,
+        in_flight: &InFlight,
+        plan: &Plan,
+    ) -> Self {
+        let launches = in_flight.launches();
+        let mut slots = Self {
+            waiting: launches
+                .iter()
+                .filter(|l| l.1)
+                .map(|l| l.0.to_owned())
+                .collect(),
+            launching: launches.len(),
+            present: 0,
+            leaving: 0,
+            unsettled: 0,
+            candidates: Vec::new(),
+        };
+        for (name, entry) in ledger.iter() {
+            let doing = in_flight.doing(name);
+            if doing == Some(Doing::Launch) {
+                continue; // Counted among the launches.
+            }
+            let planned = plan.actions.iter().find(|action| action.name() == name);
+            if matches!(planned, Some(Action::Remove { .. })) {
+                continue;
+            }
+            let state = state_of(entry, doing, situation.now);
+            if !state.holds_slot() {
+                continue;
+            }
+            if !entry.settled {
+                slots.unsettled += 1;
+                continue;
+            }
+            if entry.drain() != Drain::No {
+                slots.leaving += 1;
+                continue;
+            }
+            slots.present += 1;
+            let idle = matches!(
+                state,
+                AgentState::Registering | AgentState::Starting | AgentState::Idle
+            );
+            // Adopting is about to begin: it can be dropped in the same pass.
+            let free = doing.is_none() && (planned.is_none());
+            if idle && free && entry.is_due(situation.now) {
+                slots.candidates.push(Candidate {
+                    name: name.clone(),
+                    state,
+                    outdated: is_outdated(entry, situation.spec_hash, situation.image),
+                    azure_agent_id: entry.azure_agent_id,
+                    first_seen: entry.first_seen,
+                });
+            }
+        }
+        // Old builds first, then those that are not ready yet, then the youngest.
+        slots.candidates.sort_by(|a, b| {
+            (b.outdated, a.state, b.first_seen, &a.name).cmp(&(
+                a.outdated,
+                b.state,
+                a.first_seen,
+                &b.name,
+            ))
+        });
+        slots
+    }
+
+    fn staying(&self) -> usize {
+        self.launching + self.present
+    }
+
+    fn held(&self) -> usize {
+        self.launching + self.present + self.leaving + self.unsettled
+    }
+}
+
+#[cfg(test)]
+mod tests;

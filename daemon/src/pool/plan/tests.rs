@@ -1,0 +1,557 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::agent::{InstanceFacts, RegistrationFacts};
+use crate::azure::JobRequest;
+use crate::incus::Status;
+use crate::pool::in_flight::Turn;
+use crate::pool::observe::{Observation, RegistrationList};
+
+mod model;
+mod properties;
+mod restarts;
+
+const SPEC: &str = "spec";
+const IMAGE: &str = "image";
+
+/// A pool's world, moved on by hand.
+struct World {
+    wanted: usize,
+    removed: bool,
+    azure_usable: bool,
+    image: Option<&'static str>,
+    launches: Allowance,
+    instances: BTreeMap<String, InstanceFacts>,
+    registrations: BTreeMap<String, RegistrationFacts>,
+    gaps: u64,
+    ledger: Ledger,
+    in_flight: InFlight,
+    now: Instant,
+}
+
+impl World {
+    fn new(wanted: usize) -> Self {
+        Self {
+            wanted,
+            removed: false,
+            azure_usable: true,
+            image: Some(IMAGE),
+            launches: Allowance::All,
+            instances: BTreeMap::new(),
+            registrations: BTreeMap::new(),
+            gaps: 0,
+            ledger: Ledger::default(),
+            in_flight: InFlight::default(),
+            now: Instant::now() + Duration::from_secs(1000),
+        }
+    }
+
+    fn instance(&mut self, name: &str, status: Status, id: Option<i64>) -> &mut InstanceFacts {
+        let facts = InstanceFacts {
+            name: name.into(),
+            status,
+            status_text: String::new(),
+            spec: SPEC.into(),
+            azure_agent_id: id,
+            drain: Drain::No,
+            image: IMAGE.into(),
+            created_at: None,
+            location: String::new(),
+        };
+        self.instances.entry(name.into()).or_insert(facts)
+    }
+
+    fn registration(&mut self, name: &str, id: i64, online: bool, busy: bool) {
+        let facts = RegistrationFacts {
+            id,
+            enabled: true,
+            online,
+            job: busy.then(JobRequest::default),
+            owner: None,
+            pool: None,
+        };
+        self.registrations.insert(name.into(), facts);
+    }
+
+    /// An agent that is online, with a job or without.
+    fn agent(&mut self, name: &str, id: i64, busy: bool) {
+        self.instance(name, Status::Running, Some(id));
+        self.registration(name, id, true, busy);
+    }
+
+    /// Looks at the world; found instances count as settled.
+    fn look(&mut self) {
+        // Each look has a list of its own.
+        self.now += Duration::from_millis(1);
+        let list = RegistrationList {
+            began: self.now,
+            agents: self.registrations.clone(),
+        };
+        let seen = Observation {
+            instances: Some(self.instances.clone()),
+            registrations: Some(Arc::new(list)),
+            azure_gaps: self.gaps,
+        };
+        let in_flight = &self.in_flight;
+        self.ledger
+            .take_in(&seen, self.now, |name| in_flight.doing(name).is_some());
+        for name in self.instances.keys() {
+            self.ledger.entry(name, self.now).settled = true;
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let situation = Situation {
+            wanted: self.wanted,
+            removed: self.removed,
+            spec_hash: SPEC,
+            image: self.image,
+            startup_grace: Duration::from_secs(60),
+            offline_grace: Duration::from_secs(300),
+            incus_seen: true,
+            azure_usable: self.azure_usable,
+            launches: self.launches,
+            now: self.now,
+        };
+        plan(&situation, &self.ledger, &self.in_flight)
+    }
+
+    fn step(&mut self) -> Plan {
+        self.look();
+        self.plan()
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    /// Looks every ten seconds for a while and returns the last plan.
+    fn watch(&mut self, seconds: u64) -> Plan {
+        let mut plan = self.step();
+        for _ in 0..seconds / 10 {
+            self.wait(10);
+            plan = self.step();
+        }
+        plan
+    }
+}
+
+fn nothing() -> Plan {
+    Plan::default()
+}
+
+#[test]
+fn an_empty_pool_is_filled() {
+    let mut world = World::new(3);
+    assert_eq!(
+        world.step(),
+        Plan {
+            launch: 3,
+            actions: vec![]
+        }
+    );
+}
+
+#[test]
+fn launches_in_flight_hold_their_slots() {
+    let mut world = World::new(3);
+    world
+        .in_flight
+        .begin("p-h-a0001", Doing::Launch, Some(Turn::default()), world.now);
+    assert_eq!(world.step().launch, 2);
+}
+
+#[test]
+fn nothing_is_launched_without_image_or_azure_or_leave_of_the_breaker() {
+    let mut world = World::new(3);
+    world.image = None;
+    assert_eq!(world.step(), nothing());
+    world.image = Some(IMAGE);
+    world.azure_usable = false;
+    assert_eq!(world.step(), nothing());
+    world.azure_usable = true;
+    world.launches = Allowance::Nothing;
+    assert_eq!(world.step(), nothing());
+    world.launches = Allowance::One;
+    assert_eq!(world.step().launch, 1);
+}
+
+#[test]
+fn a_full_pool_is_left_alone() {
+    let mut world = World::new(2);
+    world.agent("a", 1, false);
+    world.agent("b", 2, true);
+    assert_eq!(world.step(), nothing());
+}
+
+#[test]
+fn nothing_is_done_while_incus_does_not_answer() {
+    let mut world = World::new(2);
+    world.agent("a", 1, false);
+    world.look();
+    let situation = Situation {
+        wanted: 0,
+        removed: true,
+        spec_hash: "other",
+        image: None,
+        startup_grace: Duration::ZERO,
+        offline_grace: Duration::ZERO,
+        incus_seen: false,
+        azure_usable: true,
+        launches: Allowance::All,
+        now: world.now,
+    };
+    assert_eq!(plan(&situation, &world.ledger, &world.in_flight), nothing());
+}
+
+#[test]
+fn the_doorbell_frees_the_slot_and_is_answered_once() {
+    let mut world = World::new(1);
+    world.agent("a", 1, true);
+    world.step();
+    world.instances.get_mut("a").unwrap().status = Status::Ready;
+    let plan = world.step();
+    assert_eq!(plan.launch, 1);
+    assert_eq!(plan.actions, [Action::AnswerDoorbell { name: "a".into() }]);
+    world.ledger.get_mut("a").unwrap().answered = true;
+    assert_eq!(world.step().actions, []);
+}
+
+#[test]
+fn a_job_that_rings_the_doorbell_gains_one_spare_agent_for_a_while_and_no_more() {
+    let mut world = World::new(1);
+    world.agent("a", 1, true);
+    world.step();
+    world.instances.get_mut("a").unwrap().status = Status::Ready;
+    assert_eq!(world.step().launch, 1);
+    world.agent("b", 2, false);
+    world.ledger.entry("a", world.now).answered = true;
+    let plan = world.watch(30);
+    // The pool is one over: the idle one leaves, the busy one is not touched.
+    assert_eq!(plan.launch, 0);
+    let drain = Action::NoteDrain {
+        name: "b".into(),
+        drain: Drain::Finish,
+        reason: DrainReason::Surplus,
+    };
+    assert_eq!(plan.actions, [drain]);
+}
+
+#[test]
+fn the_registration_goes_when_the_instance_is_gone() {
+    let mut world = World::new(0);
+    world.agent("a", 5, true);
+    world.step();
+    world.instances.clear();
+    let plan = world.step();
+    assert_eq!(
+        plan.actions,
+        [Action::Deregister {
+            name: "a".into(),
+            azure_agent_id: 5
+        }]
+    );
+}
+
+#[test]
+fn a_deleted_registration_is_not_revived_by_an_old_list() {
+    let mut world = World::new(0);
+    world.agent("a", 5, false);
+    world.step();
+    world.instances.clear();
+    world.step();
+    let began = world.now;
+    world.wait(1);
+    world.ledger.entry("a", world.now).deregistered(world.now);
+    let agents = world.registrations.clone();
+    let seen = Observation {
+        instances: Some(BTreeMap::new()),
+        registrations: Some(Arc::new(RegistrationList { began, agents })),
+        azure_gaps: 0,
+    };
+    world.ledger.take_in(&seen, world.now, |_| false);
+    assert_eq!(world.plan(), nothing());
+    assert!(world.ledger.get("a").is_none_or(Entry::is_gone));
+}
+
+#[test]
+fn a_ghost_is_swept_after_the_grace_period_only() {
+    let mut world = World::new(0);
+    world.registration("g", 9, false, false);
+    assert_eq!(world.watch(290), nothing());
+    let plan = world.watch(20);
+    assert_eq!(
+        plan.actions,
+        [Action::Deregister {
+            name: "g".into(),
+            azure_agent_id: 9
+        }]
+    );
+}
+
+#[test]
+fn a_ghost_with_a_job_is_kept() {
+    let mut world = World::new(0);
+    world.registration("g", 9, false, true);
+    assert_eq!(world.watch(3600), nothing());
+}
+
+#[test]
+fn nothing_is_swept_while_an_agent_of_ours_is_online_without_an_instance() {
+    let mut world = World::new(0);
+    world.registration("g", 9, false, false);
+    world.registration("clone", 10, true, false);
+    assert_eq!(world.watch(3600), nothing());
+}
+
+#[test]
+fn a_gap_in_azures_lists_begins_the_grace_period_anew() {
+    let mut world = World::new(1);
+    world.agent("a", 1, false);
+    world.step();
+    world.registration("a", 1, false, false);
+    world.watch(290);
+    world.gaps += 1;
+    assert_eq!(world.watch(290), nothing());
+    let plan = world.watch(20);
+    assert!(matches!(
+        plan.actions[..],
+        [Action::Remove {
+            reason: ReapReason::Offline,
+            proof: Proof::AzureAndProbe,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn offline_agent_is_kept_while_azure_is_unreachable() {
+    let mut world = World::new(1);
+    world.agent("a", 1, false);
+    world.step();
+    world.registration("a", 1, false, false);
+    world.step();
+    world.azure_usable = false;
+    world.wait(3600);
+    assert_eq!(world.plan(), nothing());
+}
+
+#[test]
+fn an_agent_that_never_comes_online_is_removed_after_its_startup_time() {
+    let mut world = World::new(1);
+    world.instance("a", Status::Running, Some(1));
+    world.registration("a", 1, false, false);
+    world.look();
+    world.ledger.entry("a", world.now).launched_at = Some(world.now);
+    assert_eq!(world.watch(110), nothing());
+    let plan = world.watch(20);
+    assert!(matches!(
+        plan.actions[..],
+        [Action::Remove {
+            reason: ReapReason::NeverOnline,
+            proof: Proof::AzureAndProbe,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn a_stopped_instance_is_deleted_and_its_slot_filled() {
+    let mut world = World::new(1);
+    world.instance("a", Status::Stopped, Some(1));
+    world.registration("a", 1, false, false);
+    world.step();
+    world.wait(6);
+    let plan = world.step();
+    assert!(matches!(
+        plan.actions[..],
+        [Action::Remove {
+            reason: ReapReason::Stopped,
+            ..
+        }]
+    ));
+    assert_eq!(plan.launch, 1);
+}
+
+#[test]
+fn a_frozen_agent_is_judged_by_azure_alone() {
+    let mut world = World::new(1);
+    world.instance("a", Status::Frozen, Some(1));
+    world.registration("a", 1, true, true);
+    assert_eq!(world.watch(3600), nothing());
+    world.registration("a", 1, false, false);
+    let plan = world.watch(320);
+    assert!(matches!(
+        plan.actions[..],
+        [Action::Remove {
+            reason: ReapReason::Offline,
+            proof: Proof::Azure,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn nothing_touches_an_instance_whose_creation_may_not_have_ended() {
+    let mut world = World::new(1);
+    world.instance("a", Status::Running, None);
+    world.step();
+    world.ledger.entry("a", world.now).settled = false;
+    world.wait(3600);
+    assert_eq!(world.plan(), nothing());
+}
+
+#[test]
+fn a_guest_without_agent_becomes_one_or_waits_for_azure() {
+    let mut world = World::new(1);
+    world.instance("a", Status::Running, None);
+    let plan = world.step();
+    assert_eq!(
+        plan,
+        Plan {
+            launch: 0,
+            actions: vec![Action::Adopt { name: "a".into() }]
+        }
+    );
+    world.azure_usable = false;
+    assert_eq!(world.step(), nothing());
+}
+
+#[test]
+fn surplus_idle_agents_leave_and_busy_ones_stay() {
+    let mut world = World::new(1);
+    world.agent("busy", 1, true);
+    world.agent("idle1", 2, false);
+    world.agent("idle2", 3, false);
+    let plan = world.step();
+    assert_eq!(plan.actions.len(), 2);
+    assert!(plan.actions.iter().all(|action| {
+        action.name() != "busy"
+            && matches!(
+                action,
+                Action::NoteDrain {
+                    reason: DrainReason::Surplus,
+                    ..
+                }
+            )
+    }));
+}
+
+#[test]
+fn surplus_launches_that_wait_are_called_off_first() {
+    let mut world = World::new(1);
+    world.agent("idle", 2, false);
+    world
+        .in_flight
+        .begin("new", Doing::Launch, Some(Turn::default()), world.now);
+    assert_eq!(
+        world.step().actions,
+        [Action::CancelLaunch { name: "new".into() }]
+    );
+}
+
+#[test]
+fn a_removed_pool_lets_busy_agents_finish_and_idle_ones_leave() {
+    let mut world = World::new(0);
+    world.removed = true;
+    world.agent("busy", 1, true);
+    world.agent("idle", 2, false);
+    let plan = world.step();
+    let drain = Action::NoteDrain {
+        name: "idle".into(),
+        drain: Drain::Finish,
+        reason: DrainReason::PoolRemoved,
+    };
+    assert_eq!(
+        plan,
+        Plan {
+            launch: 0,
+            actions: vec![drain]
+        }
+    );
+}
+
+#[test]
+fn a_draining_agent_is_disabled_first_and_left_while_it_is_busy() {
+    let mut world = World::new(1);
+    world.agent("a", 1, true);
+    world.instances.get_mut("a").unwrap().drain = Drain::Finish;
+    let leave = Action::Leave {
+        name: "a".into(),
+        azure_agent_id: 1,
+    };
+    assert_eq!(world.step().actions, std::slice::from_ref(&leave));
+    world.registrations.get_mut("a").unwrap().enabled = false;
+    assert_eq!(world.step(), nothing());
+    world.registrations.get_mut("a").unwrap().job = None;
+    assert_eq!(world.step().actions, [leave]);
+}
+
+#[test]
+fn outdated_idle_agents_are_replaced_a_few_at_a_time() {
+    let mut world = World::new(8);
+    for number in 0..8i64 {
+        world.agent(&format!("a{number}"), number + 1, number < 3);
+    }
+    world.image = Some("newer");
+    let plan = world.step();
+    assert_eq!(plan.actions.len(), 2, "{plan:?}");
+    for action in &plan.actions {
+        assert!(matches!(
+            action,
+            Action::NoteDrain {
+                reason: DrainReason::Outdated,
+                ..
+            }
+        ));
+    }
+}
+
+#[test]
+fn a_forced_drain_is_noted_before_it_kills() {
+    let mut world = World::new(1);
+    world.agent("a", 1, true);
+    world.look();
+    world.ledger.entry("a", world.now).wish = Drain::Force;
+    assert!(matches!(
+        world.plan().actions[..],
+        [Action::NoteDrain {
+            drain: Drain::Force,
+            ..
+        }]
+    ));
+    world.instances.get_mut("a").unwrap().drain = Drain::Force;
+    let plan = world.step();
+    assert!(matches!(
+        plan.actions[..],
+        [Action::Remove {
+            reason: ReapReason::Forced,
+            proof: Proof::None,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn an_instance_that_refuses_to_go_gives_its_slot_up() {
+    let mut world = World::new(1);
+    world.instance("a", Status::Stopped, Some(1));
+    world.step();
+    world.wait(10);
+    world.look();
+    let now = world.now;
+    let entry = world.ledger.entry("a", now);
+    entry.removal_failures = 3;
+    entry.failed("Not a Btrfs subvolume".into(), now);
+    let plan = world.plan();
+    assert_eq!(
+        plan,
+        Plan {
+            launch: 1,
+            actions: vec![]
+        }
+    );
+    world.wait(120);
+    assert!(matches!(world.plan().actions[..], [Action::Remove { .. }]));
+}

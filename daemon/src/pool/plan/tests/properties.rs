@@ -1,0 +1,172 @@
+//! Whatever happens in whatever order: busy agents are not touched, the count is kept, and a plan
+//! that took effect leaves nothing to plan.
+
+use proptest::prelude::*;
+
+use super::model::Model;
+use super::*;
+
+/// Something that happens to a pool from outside.
+#[derive(Debug, Clone)]
+enum Happening {
+    Step,
+    Wait(u64),
+    JobFor(usize),
+    JobEnds(usize),
+    Scale(usize),
+    NewImage(bool),
+    AzureLost,
+    AzureBack,
+    Vanishes(usize),
+    Stops(usize),
+    Ghost(bool),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => Just(Happening::Step),
+        2 => (1u64..400).prop_map(Happening::Wait),
+        3 => (0usize..8).prop_map(Happening::JobFor),
+        3 => (0usize..8).prop_map(Happening::JobEnds),
+        1 => (0usize..8).prop_map(Happening::Scale),
+        1 => any::<bool>().prop_map(Happening::NewImage),
+        1 => Just(Happening::AzureLost),
+        1 => Just(Happening::AzureBack),
+        1 => (0usize..8).prop_map(Happening::Vanishes),
+        1 => (0usize..8).prop_map(Happening::Stops),
+        1 => any::<bool>().prop_map(Happening::Ghost),
+    ]
+}
+
+fn nth<T>(map: &BTreeMap<String, T>, n: usize) -> Option<String> {
+    map.keys().nth(n).cloned()
+}
+
+fn happen(model: &mut Model, happening: &Happening) {
+    let world = &mut model.world;
+    match happening {
+        Happening::Step => {
+            let before = busy(world);
+            let plan = model.step();
+            check(&plan, &before);
+        }
+        Happening::Wait(seconds) => world.wait(*seconds),
+        Happening::JobFor(n) => {
+            let name = nth(&world.instances, *n);
+            let registration = name.and_then(|name| world.registrations.get_mut(&name));
+            if let Some(registration) = registration.filter(|r| r.online && r.enabled) {
+                registration.job = Some(JobRequest::default());
+            }
+        }
+        Happening::JobEnds(n) => {
+            let Some(name) = nth(&world.instances, *n) else {
+                return;
+            };
+            let busy = world
+                .registrations
+                .get(&name)
+                .is_some_and(|r| r.job.is_some());
+            if let Some(instance) = world.instances.get_mut(&name).filter(|_| busy) {
+                instance.status = Status::Ready;
+            }
+        }
+        Happening::Scale(wanted) => world.wanted = *wanted,
+        Happening::NewImage(newer) => world.image = Some(if *newer { "newer" } else { IMAGE }),
+        Happening::AzureLost => {
+            world.azure_usable = false;
+            world.gaps += 1;
+        }
+        Happening::AzureBack => world.azure_usable = true,
+        Happening::Vanishes(n) => {
+            let Some(name) = nth(&world.instances, *n) else {
+                return;
+            };
+            world.instances.remove(&name);
+            if let Some(registration) = world.registrations.get_mut(&name) {
+                registration.online = false;
+            }
+        }
+        Happening::Stops(n) => {
+            let Some(name) = nth(&world.instances, *n) else {
+                return;
+            };
+            if let Some(instance) = world.instances.get_mut(&name) {
+                instance.status = Status::Stopped;
+            }
+            if let Some(registration) = world.registrations.get_mut(&name) {
+                registration.online = false;
+                registration.job = None;
+            }
+        }
+        Happening::Ghost(busy) => world.registration("ghost", 4000, false, *busy),
+    }
+}
+
+/// Agents with a job whose machine runs.
+fn busy(world: &World) -> Vec<String> {
+    let has_job = |name: &String| {
+        world
+            .registrations
+            .get(name)
+            .is_some_and(|r| r.job.is_some())
+    };
+    let running = world
+        .instances
+        .values()
+        .filter(|i| i.status == Status::Running);
+    running
+        .map(|instance| instance.name.clone())
+        .filter(has_job)
+        .collect()
+}
+
+fn check(plan: &Plan, busy: &[String]) {
+    for action in &plan.actions {
+        let harmless = matches!(
+            action,
+            Action::NoteDrain {
+                drain: Drain::Finish,
+                ..
+            } | Action::Leave { .. }
+        );
+        assert!(
+            harmless || !busy.contains(&action.name().to_owned()),
+            "{action:?} on a busy one"
+        );
+    }
+    let mut names: Vec<&str> = plan.actions.iter().map(Action::name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(
+        names.len(),
+        plan.actions.len(),
+        "two actions for one agent: {plan:?}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_busy_agents_stay_and_the_pool_settles(
+        wanted in 0usize..8,
+        happenings in proptest::collection::vec(happening(), 0..60),
+    ) {
+        let mut model = Model::new(wanted);
+        for happening in &happenings {
+            happen(&mut model, happening);
+            prop_assert_eq!(model.killed_busy, 0, "after {:?}", happening);
+        }
+        model.world.azure_usable = true;
+        model.end_all_jobs();
+        prop_assert!(model.settle(), "does not settle");
+        let world = &model.world;
+        prop_assert_eq!(world.instances.len(), world.wanted);
+        let instances: Vec<&String> = world.instances.keys().collect();
+        let registrations: Vec<&String> = world.registrations.keys().collect();
+        prop_assert_eq!(instances, registrations, "something is left over");
+        for instance in world.instances.values() {
+            prop_assert_eq!(Some(instance.image.as_str()), world.image);
+        }
+    }
+}

@@ -1,0 +1,595 @@
+//! The loop of one pool: wake, observe, plan, begin actions, publish, wait. It is the only writer
+//! of its pool's instances and registrations.
+//!
+//! ```text
+//!   timer, Incus event, Azure list, command, action ended, new spec
+//!        └─► observe (Incus list; last Azure list) ─► ledger ─► plan ─► actions (own tasks)
+//!                                                                  └─► PoolStatus
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use iap_common::error::chain;
+
+use crate::agent::{AgentState, Drain, RegistrationFacts};
+use crate::incus::{self, Incus};
+use crate::metrics::Metrics;
+use crate::registration::KeyStock;
+
+use super::apply::{AgentVersions, Context};
+use super::azure_link::{AzureLink, AzureView};
+use super::breaker::Breaker;
+use super::command::PoolCommand;
+use super::in_flight::InFlight;
+use super::ledger::Ledger;
+use super::observe::{self, Observation, RegistrationList};
+use super::plan::{self, Plan, Situation};
+use super::spec::PoolSpec;
+use super::status::{ImageStatus, PassReport, PoolKey, PoolStatus};
+
+mod act;
+mod ended;
+mod report;
+mod requests;
+
+use requests::Requests;
+
+/// The alias is looked up again when it was not for this long: an event may be lost.
+const IMAGE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long actions may go on after the daemon was told to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// While events come and nothing is on its way, looking without a reason is this much rarer.
+const CALM: u32 = 3;
+/// Passes do not follow each other faster, so that a storm of events costs little.
+const CLOSEST_PASSES: Duration = Duration::from_millis(10);
+
+/// What a pool's task is to do; replaced whole by a reload.
+#[derive(Clone)]
+pub struct Order {
+    /// What is wanted.
+    pub spec: Arc<PoolSpec>,
+    /// It left the configuration: idle agents leave, busy ones finish.
+    pub removed: bool,
+    /// Its Azure side.
+    pub link: AzureLink,
+}
+
+/// What all pools' tasks share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Whose instances they are.
+    pub owner: Arc<str>,
+    /// The Incus server.
+    pub incus: Incus,
+    /// Lets so many creations at a time through.
+    pub gate: Arc<Semaphore>,
+    /// Ready-made keys.
+    pub keys: Arc<KeyStock>,
+    /// Agent versions by image.
+    pub versions: Arc<AgentVersions>,
+    /// Where counts go.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Wakes a pool's task for Incus events. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Waker {
+    look: Arc<Notify>,
+    image: Arc<Notify>,
+    is_listening: Arc<AtomicBool>,
+}
+
+impl Waker {
+    /// Something happened to an instance.
+    pub fn look_again(&self) {
+        self.look.notify_one();
+    }
+
+    /// Events come, or they do not.
+    pub fn set_listening(&self, is_listening: bool) {
+        self.is_listening.store(is_listening, Ordering::Relaxed);
+    }
+
+    /// Something happened to an image or an alias.
+    pub fn look_at_image(&self) {
+        self.image.notify_one();
+    }
+}
+
+/// Why a pass runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The first pass.
+    Startup,
+    /// Nothing happened for a while, or something is due.
+    Timer,
+    /// An Incus event.
+    IncusEvent,
+    /// A new Azure list, or the end of them.
+    Azure,
+    /// An operator.
+    Command,
+    /// An action ended.
+    ActionEnded,
+    /// A new spec.
+    Spec,
+}
+
+impl Trigger {
+    /// Returns the word used in logs and status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Timer => "timer",
+            Self::IncusEvent => "incus_event",
+            Self::Azure => "azure",
+            Self::Command => "command",
+            Self::ActionEnded => "action_ended",
+            Self::Spec => "spec",
+        }
+    }
+}
+
+/// The task of one pool.
+pub struct Reconciler {
+    shared: Shared,
+    orders: watch::Receiver<Order>,
+    azure: watch::Receiver<Arc<AzureView>>,
+    commands: mpsc::Receiver<PoolCommand>,
+    waker: Waker,
+    publish: watch::Sender<Arc<PoolStatus>>,
+
+    order: Order,
+    spec_hash: String,
+    ledger: Ledger,
+    in_flight: InFlight,
+    running: JoinSet<ended::Done>,
+    breaker: Breaker,
+    requests: Requests,
+    random: fastrand::Rng,
+
+    seen: Observation,
+    foreign: Vec<String>,
+    listed_at: Option<Instant>,
+    /// An action changed something since: the last look may not be planned on.
+    is_stale: bool,
+    incus_error: Option<String>,
+    image: ImageStatus,
+    image_error: Option<String>,
+    image_at: Option<Instant>,
+    /// When agents with a job ended that have no successor yet.
+    vacancies: VecDeque<Instant>,
+    passes: u64,
+    failed: usize,
+}
+
+impl Reconciler {
+    /// Makes the task; see [`super::spawn_parts`].
+    pub(super) fn new(
+        shared: Shared,
+        mut orders: watch::Receiver<Order>,
+        commands: mpsc::Receiver<PoolCommand>,
+        waker: Waker,
+        publish: watch::Sender<Arc<PoolStatus>>,
+    ) -> Self {
+        let order = orders.borrow_and_update().clone();
+        Self {
+            azure: order.link.watch(),
+            spec_hash: order.spec.spec_hash(),
+            shared,
+            orders,
+            commands,
+            waker,
+            publish,
+            order,
+            ledger: Ledger::default(),
+            in_flight: InFlight::default(),
+            running: JoinSet::new(),
+            breaker: Breaker::default(),
+            requests: Requests::default(),
+            random: fastrand::Rng::new(),
+            seen: Observation::default(),
+            foreign: Vec::new(),
+            listed_at: None,
+            is_stale: true,
+            incus_error: None,
+            image: ImageStatus::default(),
+            image_error: None,
+            image_at: None,
+            vacancies: VecDeque::new(),
+            passes: 0,
+            failed: 0,
+        }
+    }
+
+    /// Runs until `stop`, or until a removed pool has nothing left.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let span = info_span!("pool", name = %self.order.spec.name);
+        async {
+            let mut trigger = Trigger::Startup;
+            loop {
+                self.pass(trigger).await;
+                if self.is_finished() {
+                    info!("nothing is left of this pool");
+                    return;
+                }
+                trigger = tokio::select! {
+                    () = stop.cancelled() => break,
+                    trigger = self.next_trigger() => trigger,
+                };
+            }
+            self.wind_down().await;
+        }
+        .instrument(span)
+        .await;
+    }
+
+    /// Waits for a reason to look again and takes it in. Cancel-safe: each arm is.
+    async fn next_trigger(&mut self) -> Trigger {
+        let due = self.due_at();
+        let trigger = tokio::select! {
+            done = self.running.join_next(), if !self.running.is_empty() => {
+                if let Some(done) = done {
+                    self.take_done(done);
+                }
+                Trigger::ActionEnded
+            }
+            () = self.waker.look.notified() => Trigger::IncusEvent,
+            () = self.waker.image.notified() => {
+                self.image_at = None;
+                Trigger::IncusEvent
+            }
+            Some(command) = self.commands.recv() => {
+                self.take_command(command);
+                Trigger::Command
+            }
+            Ok(()) = self.orders.changed() => {
+                self.take_order();
+                Trigger::Spec
+            }
+            Ok(()) = self.azure.changed() => Trigger::Azure,
+            () = tokio::time::sleep_until(due) => Trigger::Timer,
+        };
+        // What else is ready goes into the same pass.
+        while let Some(done) = self.running.try_join_next() {
+            self.take_done(done);
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            self.take_command(command);
+        }
+        trigger
+    }
+
+    fn take_done(&mut self, done: Result<ended::Done, tokio::task::JoinError>) {
+        match done {
+            Ok(done) => {
+                self.is_stale = true;
+                self.ended(done);
+            }
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {}
+        }
+    }
+
+    fn take_order(&mut self) {
+        self.order = self.orders.borrow_and_update().clone();
+        self.azure = self.order.link.watch();
+        self.spec_hash = self.order.spec.spec_hash();
+        self.image_at = None;
+        info!(spec = %self.spec_hash, removed = self.order.removed, "new spec");
+    }
+
+    /// When to look again although nothing happens.
+    fn due_at(&self) -> Instant {
+        let now = Instant::now();
+        let mut interval = self
+            .order
+            .spec
+            .reconcile_interval
+            .mul_f64(0.9 + 0.2 * fastrand::f64());
+        if self.is_calm(now) {
+            interval *= CALM;
+        }
+        let mut due = self.listed_at.map_or(now + interval, |at| at + interval);
+        if let Some(next) = self.breaker.next_try() {
+            due = due.min(next);
+        }
+        for (name, entry) in self.ledger.iter() {
+            if let (Some(at), None) = (entry.retry_at, self.in_flight.doing(name)) {
+                due = due.min(at);
+            }
+        }
+        due.max(now + CLOSEST_PASSES)
+    }
+
+    /// Whether nothing is expected to change but by an event, and events come.
+    fn is_calm(&self, now: Instant) -> bool {
+        self.waker.is_listening.load(Ordering::Relaxed)
+            && self.in_flight.is_empty()
+            && self.incus_error.is_none()
+            && self.ledger.iter().all(|(_, entry)| {
+                let state = plan::state_of(entry, None, now);
+                matches!(state, AgentState::Idle | AgentState::Busy)
+            })
+    }
+
+    /// Looks, decides, begins, tells.
+    async fn pass(&mut self, trigger: Trigger) {
+        let began = Instant::now();
+        self.passes += 1;
+        self.observe(trigger).await;
+        let now = Instant::now();
+        let gone = {
+            let in_flight = &self.in_flight;
+            self.ledger
+                .take_in(&self.seen, now, |name| in_flight.doing(name).is_some())
+        };
+        self.note_gone(&gone, now);
+        self.settle_found().await;
+        self.note_progress(now);
+        let plan = self.plan(now);
+        let started = self.apply(plan, now);
+        self.answer_requests();
+        self.hurry_azure();
+        let took = began.elapsed();
+        debug!(
+            trigger = trigger.as_str(),
+            n = self.passes,
+            started,
+            in_flight = self.in_flight.len(),
+            elapsed = ?took,
+            "pass"
+        );
+        let report = PassReport {
+            number: self.passes,
+            trigger: trigger.as_str(),
+            ended_at: Timestamp::now(),
+            took,
+            started,
+            in_flight: self.in_flight.len(),
+            failed: std::mem::take(&mut self.failed),
+        };
+        self.publish
+            .send_replace(Arc::new(self.status(report, Instant::now())));
+    }
+
+    async fn observe(&mut self, trigger: Trigger) {
+        let project = self.shared.incus.project(&self.order.spec.instance.project);
+        let now = Instant::now();
+        // A new Azure list changes nothing in Incus: the last look is good enough.
+        let fresh = self.listed_at.is_some_and(|at| {
+            self.incus_error.is_none()
+                && now.duration_since(at) < self.order.spec.reconcile_interval
+        });
+        if trigger != Trigger::Azure || self.is_stale || !fresh {
+            self.list_instances(&project).await;
+        }
+        if self
+            .image_at
+            .is_none_or(|at| now.duration_since(at) >= IMAGE_INTERVAL)
+        {
+            self.look_at_image(&project).await;
+        }
+        self.take_azure_view();
+    }
+
+    async fn list_instances(&mut self, project: &incus::Project) {
+        let began = Instant::now();
+        match project.instances().await {
+            Ok(instances) => {
+                let name = &self.order.spec.name;
+                if self.incus_error.take().is_some() {
+                    info!("Incus answers again");
+                }
+                self.foreign = observe::foreign_instances(&instances, name);
+                let key = PoolKey::of(&self.order.spec);
+                let own = observe::own_instances(&instances, &self.shared.owner, &key);
+                self.seen.instances = Some(own);
+                self.is_stale = false;
+            }
+            Err(error) => {
+                let text = chain(&error).to_string();
+                if self.incus_error.as_ref() != Some(&text) {
+                    warn!(error = %text, "cannot list instances, will retry");
+                }
+                self.incus_error = Some(text);
+                self.seen.instances = None;
+            }
+        }
+        self.listed_at = Some(began);
+    }
+
+    async fn look_at_image(&mut self, project: &incus::Project) {
+        self.image_at = Some(Instant::now());
+        let alias = &self.order.spec.instance.image;
+        let found = async {
+            match project.alias(alias).await? {
+                Some(fingerprint) => project.image(&fingerprint).await,
+                None => Ok(None),
+            }
+        };
+        match found.await {
+            Ok(Some(image)) => {
+                if image.fingerprint != self.image.fingerprint {
+                    info!(alias, image = %image.fingerprint, "new agents are made from this image");
+                }
+                let version = image
+                    .properties
+                    .get(super::apply::launch::AGENT_VERSION_PROPERTY);
+                self.image = ImageStatus {
+                    agent_version: version.cloned().unwrap_or_default(),
+                    created_at: image.created_at,
+                    fingerprint: image.fingerprint,
+                };
+                self.image_error = None;
+            }
+            Ok(None) => {
+                self.image = ImageStatus::default();
+                self.image_error = None;
+            }
+            Err(error) => {
+                // Not known is not missing: the last answer stands.
+                self.image_error = Some(chain(&error).to_string());
+                self.image_at = None;
+            }
+        }
+    }
+
+    /// Reduces the last Azure list to what concerns this pool.
+    fn take_azure_view(&mut self) {
+        let view = Arc::clone(&self.azure.borrow_and_update());
+        self.seen.azure_gaps = view.gaps;
+        let Some(list) = &view.list else { return };
+        if self
+            .seen
+            .registrations
+            .as_ref()
+            .is_some_and(|old| old.began == list.began)
+        {
+            return;
+        }
+        let agents = list
+            .agents
+            .iter()
+            .map(|(name, agent)| (name, RegistrationFacts::of(agent)))
+            .filter(|(name, facts)| self.concerns_us(name, facts))
+            .map(|(name, facts)| (name.clone(), facts))
+            .collect();
+        let list = RegistrationList {
+            began: list.began,
+            agents,
+        };
+        self.seen.registrations = Some(Arc::new(list));
+    }
+
+    fn concerns_us(&self, name: &str, facts: &RegistrationFacts) -> bool {
+        let tagged = facts.owner.as_deref() == Some(&*self.shared.owner)
+            && facts.pool.as_deref() == Some(&*self.order.spec.name);
+        // Tags are lost when the agent's own report replaces them; its id is not.
+        let known = self
+            .ledger
+            .get(name)
+            .and_then(|entry| entry.azure_agent_id)
+            .or_else(|| {
+                let instances = self.seen.instances.as_ref()?;
+                instances.get(name)?.azure_agent_id
+            });
+        tagged || known == Some(facts.id)
+    }
+
+    /// Finds out whether instances that an earlier life of the daemon created may be touched:
+    /// not while an operation of theirs runs.
+    async fn settle_found(&mut self) {
+        let found = |(name, entry): &(&String, &super::ledger::Entry)| {
+            entry.instance.is_some() && !entry.settled && self.in_flight.doing(name).is_none()
+        };
+        let names: Vec<String> = self
+            .ledger
+            .iter()
+            .filter(found)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if names.is_empty() {
+            return;
+        }
+        match self.shared.incus.operations().await {
+            Ok(operations) => {
+                for name in names {
+                    let running = operations.iter().any(|o| o.is_running_on(&name));
+                    if let (false, Some(entry)) = (running, self.ledger.get_mut(&name)) {
+                        info!(agent = %name, "found an agent of an earlier run");
+                        entry.settled = true;
+                    }
+                }
+            }
+            Err(error) => debug!(error = %chain(&error), "cannot list operations"),
+        }
+    }
+
+    fn plan(&self, now: Instant) -> Plan {
+        let view = self.azure.borrow();
+        let spec = &self.order.spec;
+        let situation = Situation {
+            wanted: if self.order.removed {
+                0
+            } else {
+                spec.agent_count as usize
+            },
+            removed: self.order.removed,
+            spec_hash: &self.spec_hash,
+            image: Some(self.image.fingerprint.as_str()).filter(|image| !image.is_empty()),
+            startup_grace: spec.startup_grace,
+            offline_grace: spec.offline_grace,
+            incus_seen: self.seen.instances.is_some(),
+            azure_usable: view.usable && view.pool_id.is_some(),
+            launches: self.breaker.allowance(now),
+            now,
+        };
+        plan::plan(&situation, &self.ledger, &self.in_flight)
+    }
+
+    /// While something is awaited from Azure, lists follow each other faster.
+    fn hurry_azure(&self) {
+        let waiting = self.ledger.iter().any(|(name, entry)| {
+            let state = plan::state_of(entry, self.in_flight.doing(name), Instant::now());
+            matches!(state, AgentState::Starting)
+                || (entry.drain() != Drain::No && entry.instance.is_some())
+                || (entry.instance.is_none() && entry.deregistered_at.is_some())
+        });
+        if waiting {
+            self.order.link.hurry();
+        }
+    }
+
+    fn context(&self) -> Arc<Context> {
+        Arc::new(Context {
+            spec: Arc::clone(&self.order.spec),
+            spec_hash: self.spec_hash.clone(),
+            owner: Arc::clone(&self.shared.owner),
+            incus: self.shared.incus.clone(),
+            project: self.shared.incus.project(&self.order.spec.instance.project),
+            link: self.order.link.clone(),
+            gate: Arc::clone(&self.shared.gate),
+            keys: Arc::clone(&self.shared.keys),
+            versions: Arc::clone(&self.shared.versions),
+        })
+    }
+
+    fn is_finished(&self) -> bool {
+        self.order.removed
+            && self.in_flight.is_empty()
+            && self
+                .seen
+                .instances
+                .as_ref()
+                .is_some_and(std::collections::BTreeMap::is_empty)
+            && self.ledger.iter().all(|(_, entry)| entry.is_gone())
+    }
+
+    /// Lets actions in hand end, and begins no other. Agents keep running.
+    async fn wind_down(&mut self) {
+        self.in_flight.cancel_waiting();
+        let all = async {
+            while let Some(done) = self.running.join_next().await {
+                self.take_done(done);
+            }
+        };
+        if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
+            warn!(
+                in_flight = self.running.len(),
+                "actions did not end in time, leaving them"
+            );
+            self.running.shutdown().await;
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Begins what was planned: each action as a task of its own, entered in the in-flight map.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::{Instrument, info, info_span};
+
+use crate::agent::{Doing, Drain};
+
+use super::super::apply::{launch, leave, note, remove};
+use super::super::in_flight::Turn;
+use super::super::plan::{Action, DrainReason, Plan};
+use super::ended::{Done, Ended};
+use super::{Context, Reconciler};
+
+impl Reconciler {
+    /// Begins the actions of a plan and returns how many.
+    pub(super) fn apply(&mut self, plan: Plan, now: Instant) -> usize {
+        if plan.launch == 0 && self.in_flight.launches().is_empty() {
+            // Every slot that shall be filled is.
+            self.vacancies.clear();
+        }
+        if plan.launch == 0 && plan.actions.is_empty() {
+            return 0;
+        }
+        let context = self.context();
+        let mut started = 0;
+        for _ in 0..plan.launch {
+            let name = self.new_name();
+            self.ledger.entry(&name, now);
+            self.begin_launch(&context, &name, false, now);
+            started += 1;
+        }
+        for action in plan.actions {
+            if let Action::CancelLaunch { name } = &action {
+                self.in_flight.cancel(name);
+                continue;
+            }
+            self.begin(&context, action, now);
+            started += 1;
+        }
+        started
+    }
+
+    /// A name that was not used before, as far as anyone can tell.
+    fn new_name(&mut self) -> String {
+        let spec = &self.order.spec;
+        let stem = super::super::names::agent_name_stem(&spec.name, &spec.agent_prefix);
+        loop {
+            let name = super::super::names::new_agent_name(&stem, &mut self.random);
+            let taken = self.ledger.get(&name).is_some()
+                || self
+                    .azure
+                    .borrow()
+                    .list
+                    .as_ref()
+                    .is_some_and(|list| list.agents.contains_key(&name));
+            if !taken {
+                return name;
+            }
+        }
+    }
+
+    fn begin_launch(&mut self, context: &Arc<Context>, name: &str, adopt: bool, now: Instant) {
+        let turn = Turn::default();
+        self.in_flight
+            .begin(name, Doing::Launch, Some(turn.clone()), now);
+        let (context, name) = (Arc::clone(context), name.to_owned());
+        let span = info_span!("agent", name = %name);
+        self.running.spawn(
+            async move {
+                let result = if adopt {
+                    launch::adopt(&context, &name, &turn).await
+                } else {
+                    launch::launch(&context, &name, &turn).await
+                };
+                Done {
+                    name,
+                    ended: Ended::Launch(result),
+                }
+            }
+            .instrument(span),
+        );
+    }
+
+    fn begin(&mut self, context: &Arc<Context>, action: Action, now: Instant) {
+        let name = action.name().to_owned();
+        if let Action::Adopt { .. } = action {
+            self.begin_launch(context, &name, true, now);
+            return;
+        }
+        self.in_flight.begin(&name, action.doing(), None, now);
+        self.tell(&action);
+        let context = Arc::clone(context);
+        let span = info_span!("agent", name = %name);
+        self.running.spawn(
+            async move {
+                let ended = carry_out(&context, action).await;
+                Done { name, ended }
+            }
+            .instrument(span),
+        );
+    }
+
+    fn tell(&self, action: &Action) {
+        if let Action::NoteDrain {
+            name,
+            drain,
+            reason,
+        } = action
+        {
+            let reason = match reason {
+                DrainReason::Requested => "requested",
+                DrainReason::Surplus => "surplus",
+                DrainReason::Outdated => "outdated",
+                DrainReason::PoolRemoved => "pool_removed",
+            };
+            info!(agent = %name, reason, force = (*drain == Drain::Force), "draining agent");
+        }
+    }
+}
+
+async fn carry_out(context: &Context, action: Action) -> Ended {
+    match action {
+        Action::NoteDrain { name, drain, .. } => {
+            Ended::NoteDrain(note::drain(context, &name, drain).await)
+        }
+        Action::AnswerDoorbell { name } => {
+            Ended::Doorbell(note::answer_doorbell(context, &name).await)
+        }
+        Action::Leave {
+            name,
+            azure_agent_id,
+        } => Ended::Leave(leave::leave(context, &name, azure_agent_id).await),
+        Action::Remove {
+            name,
+            azure_agent_id,
+            reason,
+            proof,
+        } => {
+            let result = remove::remove(context, &name, azure_agent_id, reason, proof).await;
+            Ended::Remove { reason, result }
+        }
+        Action::Deregister {
+            name,
+            azure_agent_id,
+        } => Ended::Deregister(remove::deregister(context, &name, azure_agent_id).await),
+        Action::Adopt { .. } | Action::CancelLaunch { .. } => {
+            unreachable!("launches are begun by begin_launch")
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Takes in how actions ended and what changed between passes: the ledger, the breaker, the
+//! counts and the log learn it here.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use iap_common::error::chain;
+
+use crate::agent::AgentState;
+
+use super::super::apply::ApplyError;
+use super::super::apply::launch::{LaunchFailed, Launched};
+use super::super::apply::leave::Left;
+use super::super::apply::note::Ending;
+use super::super::plan::{self, ReapReason};
+use super::Reconciler;
+
+/// Between two looks at an agent that got a job while it was leaving.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
+/// Vacancies remembered; beyond it their successors are not timed.
+const VACANCIES_KEPT: usize = 1000;
+
+/// How an action ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Launch(Result<Launched, LaunchFailed>),
+    NoteDrain(Result<(), ApplyError>),
+    Doorbell(Result<Ending, ApplyError>),
+    Leave(Result<Left, ApplyError>),
+    Remove {
+        reason: ReapReason,
+        result: Result<(), ApplyError>,
+    },
+    Deregister(Result<(), ApplyError>),
+}
+
+/// An action that ended, and whose.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) name: String,
+    pub(super) ended: Ended,
+}
+
+impl Reconciler {
+    pub(super) fn ended(&mut self, done: Done) {
+        let now = Instant::now();
+        let began = self.in_flight.end(&done.name).unwrap_or(now);
+        let name = done.name;
+        match done.ended {
+            Ended::Launch(result) => self.launch_ended(&name, result, began, now),
+            Ended::NoteDrain(result) => self.plain(&name, "note_drain", result, now),
+            Ended::Doorbell(result) => self.doorbell_ended(&name, result, began, now),
+            Ended::Leave(result) => self.leave_ended(&name, result, now),
+            Ended::Remove { reason, result } => {
+                self.remove_ended(&name, reason, result, began, now);
+            }
+            Ended::Deregister(result) => self.deregister_ended(&name, result, now),
+        }
+    }
+
+    fn launch_ended(
+        &mut self,
+        name: &str,
+        result: Result<Launched, LaunchFailed>,
+        began: Instant,
+        now: Instant,
+    ) {
+        let pool = self.order.spec.name.clone();
+        let entry = self.ledger.entry(name, now);
+        match result {
+            Ok(launched) => {
+                entry.settled = true;
+                entry.azure_agent_id = Some(launched.azure_agent_id);
+                entry.registered_since = Some(now);
+                entry.launched_at = Some(now);
+                entry.launch_began = Some(began);
+                entry.worked();
+                self.shared.metrics.agent_created(&pool);
+                if let Some(since) = self.vacancies.pop_front() {
+                    self.shared
+                        .metrics
+                        .replaced(&pool, now.duration_since(since));
+                }
+                self.order.link.hurry();
+            }
+            Err(LaunchFailed {
+                error: ApplyError::Cancelled,
+                ..
+            }) => {}
+            Err(failed) => {
+                entry.settled |= failed.created;
+                if let Some(id) = failed.azure_agent_id {
+                    entry.azure_agent_id = Some(id);
+                    entry.registered_since = Some(now);
+                    entry.launch_failed = true;
+                }
+                let text = chain(&failed.error).to_string();
+                entry.failed(text.clone(), now);
+                self.failed += 1;
+                self.shared
+                    .metrics
+                    .launch_failed(&pool, failed.error.kind());
+                if matches!(failed.error, ApplyError::Azure { .. } | ApplyError::NoPool) {
+                    self.order.link.nudge();
+                }
+                // An image that vanished under the alias is found out by looking again.
+                self.image_at = None;
+                self.launch_failure(name, text, began, now);
+            }
+        }
+    }
+
+    /// Brakes launches, and says so when it is news.
+    fn launch_failure(&mut self, name: &str, text: String, began: Instant, now: Instant) {
+        if self.breaker.status(now).last_error == text {
+            debug!(agent = %name, error = %text, "agent failed to start");
+        } else {
+            warn!(agent = %name, error = %text, "agent failed to start, will retry");
+        }
+        self.breaker.failed(text, began, now, None);
+    }
+
+    fn plain(
+        &mut self,
+        name: &str,
+        doing: &'static str,
+        result: Result<(), ApplyError>,
+        now: Instant,
+    ) {
+        match result {
+            Ok(()) => self.worked(name),
+            Err(error) => self.action_failed(name, doing, &error, now),
+        }
+    }
+
+    fn worked(&mut self, name: &str) {
+        if let Some(entry) = self.ledger.get_mut(name) {
+            entry.worked();
+        }
+    }
+
+    fn action_failed(&mut self, name: &str, doing: &'static str, error: &ApplyError, now: Instant) {
+        let text = chain(error).to_string();
+        self.failed += 1;
+        self.shared
+            .metrics
+            .action_failed(&self.order.spec.name, doing);
+        let entry = self.ledger.entry(name, now);
+        if entry.last_error == text {
+            debug!(agent = %name, action = doing, error = %text, "action failed again");
+        } else {
+            warn!(agent = %name, action = doing, error = %text, "action failed, will retry");
+        }
+        entry.failed(text, now);
+    }
+
+    fn doorbell_ended(
+        &mut self,
+        name: &str,
+        result: Result<Ending, ApplyError>,
+        began: Instant,
+        now: Instant,
+    ) {
+        let entry = self.ledger.entry(name, now);
+        entry.answered = true;
+        let ending = match result {
+            Ok(ending) => ending,
+            Err(error) => {
+                // It ends without an answer, five seconds later.
+                debug!(agent = %name, error = %chain(&error), "doorbell not answered");
+                return;
+            }
+        };
+        match ending.exit_status {
+            Some(0) => {
+                entry.proven = true;
+                self.breaker.succeeded();
+            }
+            Some(code) if !entry.proven && !entry.was_online => {
+                entry.proven = true; // Counted once.
+                let text = format!("the agent ended with exit code {code} before it came online");
+                self.shared
+                    .metrics
+                    .launch_failed(&self.order.spec.name, "agent_exit");
+                self.launch_failure(name, text, began, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn leave_ended(&mut self, name: &str, result: Result<Left, ApplyError>, now: Instant) {
+        match result {
+            Ok(left) => {
+                let entry = self.ledger.entry(name, now);
+                entry.worked();
+                match left {
+                    Left::Stopping => entry.left_at = Some(now),
+                    Left::Busy => entry.retry_at = Some(now + BUSY_PAUSE),
+                }
+            }
+            Err(error) => self.action_failed(name, "leave", &error, now),
+        }
+    }
+
+    fn remove_ended(
+        &mut self,
+        name: &str,
+        reason: ReapReason,
+        result: Result<(), ApplyError>,
+        began: Instant,
+        now: Instant,
+    ) {
+        self.requests.removed(name, &result);
+        match result {
+            Ok(()) => {
+                info!(agent = %name, reason = reason.as_str(), "agent removed");
+                self.shared
+                    .metrics
+                    .agent_reaped(&self.order.spec.name, reason.as_str());
+                let entry = self.ledger.entry(name, now);
+                entry.worked();
+                entry.remove_wish = None;
+                entry.proven = true; // Its end is accounted for.
+                if reason == ReapReason::NeverOnline {
+                    let text = format!("agent {name} never came online");
+                    self.launch_failure(name, text, began, now);
+                }
+            }
+            Err(ApplyError::NotProven(why)) => {
+                debug!(agent = %name, why, "kept");
+                let pause = self.order.spec.reaper_interval;
+                let entry = self.ledger.entry(name, now);
+                entry.retry_at = Some(now + pause);
+                entry.last_error = format!("kept: {why}");
+                entry.doubted = true;
+                entry.remove_wish = None;
+            }
+            Err(error) => {
+                self.action_failed(name, "remove", &error, now);
+                let incus = matches!(error, ApplyError::Incus { .. });
+                let entry = self.ledger.entry(name, now);
+                entry.removal_failures += u32::from(incus);
+            }
+        }
+    }
+
+    fn deregister_ended(&mut self, name: &str, result: Result<(), ApplyError>, now: Instant) {
+        match result {
+            Ok(()) => {
+                info!(agent = %name, "registration deleted");
+                self.shared
+                    .metrics
+                    .registration_deleted(&self.order.spec.name);
+                let entry = self.ledger.entry(name, now);
+                entry.worked();
+                entry.deregistered(now);
+                self.order.link.hurry();
+            }
+            Err(error) => self.action_failed(name, "deregister", &error, now),
+        }
+    }
+
+    /// Takes in that instances are not there any more.
+    pub(super) fn note_gone(&mut self, gone: &[String], now: Instant) {
+        for name in gone {
+            // Its action tells what became of it.
+            let in_hand = self.in_flight.doing(name).is_some();
+            let Some(entry) = self.ledger.get_mut(name) else {
+                continue;
+            };
+            info!(agent = %name, had_job = entry.was_busy, "instance is gone");
+            let unproven = entry.launched_at.is_some() && !entry.was_online && !entry.proven;
+            if unproven && !in_hand {
+                let began = entry.launch_began.unwrap_or(now);
+                self.shared
+                    .metrics
+                    .launch_failed(&self.order.spec.name, "vanished");
+                let text = chain(&ApplyError::Vanished).to_string();
+                self.launch_failure(name, text, began, now);
+            }
+        }
+    }
+
+    /// Notices agents that came online and agents that ended.
+    pub(super) fn note_progress(&mut self, now: Instant) {
+        let names: Vec<String> = self.ledger.iter().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let doing = self.in_flight.doing(&name);
+            let Some(entry) = self.ledger.get_mut(&name) else {
+                continue;
+            };
+            if entry.was_online && !entry.proven {
+                entry.proven = true;
+                self.breaker.succeeded();
+                if std::mem::take(&mut entry.launch_failed) {
+                    // Only the answer to its start was lost.
+                    entry.worked();
+                }
+                if let Some(began) = entry.launch_began {
+                    let took = now.duration_since(began);
+                    info!(agent = %name, elapsed = ?took, "agent is online");
+                    self.shared.metrics.came_online(&self.order.spec.name, took);
+                }
+            }
+            let state = plan::state_of(entry, doing, now);
+            let ended = state == AgentState::Finishing || entry.instance.is_none();
+            if ended && entry.had_instance && !entry.end_seen {
+                entry.end_seen = true;
+                if self.vacancies.len() < VACANCIES_KEPT {
+                    self.vacancies.push_back(now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Makes a pool's status: what is there, and in words why it is not what is wanted.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::agent::{AgentState, Doing, Drain};
+
+use super::super::azure_link::CredentialState;
+use super::super::ledger::Entry;
+use super::super::plan;
+use super::super::status::{AgentStatus, AzureStatus, PassReport, PoolStatus};
+use super::Reconciler;
+
+impl Reconciler {
+    pub(super) fn status(&self, report: PassReport, now: Instant) -> PoolStatus {
+        let agents: Vec<AgentStatus> = self
+            .ledger
+            .iter()
+            .filter(|(name, entry)| !entry.is_gone() || self.in_flight.doing(name).is_some())
+            .map(|(name, entry)| self.agent_status(name, entry, now))
+            .collect();
+        let view = self.azure.borrow();
+        let azure = AzureStatus {
+            pool_id: view.pool_id,
+            usable: view.usable,
+            credential: view.credential,
+            breaker: view.breaker.clone(),
+            listed_at: view.list.as_ref().map(|list| list.at),
+            waiting_jobs: view.list.as_ref().and_then(|list| list.waiting_jobs),
+        };
+        drop(view);
+        let mut status = PoolStatus {
+            spec: Arc::clone(&self.order.spec),
+            spec_hash: self.spec_hash.clone(),
+            removed: self.order.removed,
+            agents,
+            foreign: self.foreign.clone(),
+            problems: Vec::new(),
+            incus_reachable: self.incus_error.is_none(),
+            image: self.image.clone(),
+            launches: self.breaker.status(now),
+            azure,
+            last_pass: Some(report),
+        };
+        status.problems = self.problems(&status);
+        status
+    }
+
+    fn agent_status(&self, name: &str, entry: &Entry, now: Instant) -> AgentStatus {
+        let doing = self.in_flight.doing(name);
+        let state = plan::state_of(entry, doing, now);
+        let instance = entry.instance.as_ref();
+        let registration = entry.registration.as_ref();
+        let image = Some(self.image.fingerprint.as_str()).filter(|image| !image.is_empty());
+        AgentStatus {
+            name: name.to_owned(),
+            state,
+            detail: self.detail(name, entry, state, doing, now),
+            draining: entry.drain() != Drain::No,
+            created_at: instance.and_then(|instance| instance.created_at),
+            azure_agent_id: entry.azure_agent_id,
+            job: registration.and_then(|facts| facts.job.clone()),
+            image: instance
+                .map(|instance| instance.image.clone())
+                .unwrap_or_default(),
+            outdated: plan::is_outdated(entry, &self.spec_hash, image),
+            instance_status: instance.map(|i| i.status_text.clone()).unwrap_or_default(),
+            online: registration.map(|facts| facts.online),
+            enabled: registration.is_some_and(|facts| facts.enabled),
+            location: instance
+                .map(|instance| instance.location.clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    fn detail(
+        &self,
+        name: &str,
+        entry: &Entry,
+        state: AgentState,
+        doing: Option<Doing>,
+        now: Instant,
+    ) -> String {
+        if !entry.last_error.is_empty() {
+            return entry.last_error.clone();
+        }
+        let waits = self.in_flight.launches().iter().any(|l| l.0 == name && l.1);
+        match state {
+            AgentState::Creating if waits => "waits for its turn".into(),
+            AgentState::Registering if doing.is_none() && !entry.settled => {
+                "its creation may not have ended".into()
+            }
+            AgentState::Registering if doing.is_none() => "waits for Azure".into(),
+            AgentState::Unknown => match entry.dead_since {
+                Some(since) => {
+                    let left = self
+                        .order
+                        .spec
+                        .offline_grace
+                        .saturating_sub(now.duration_since(since))
+                        .as_secs();
+                    format!("offline and unassigned; judged in {left}s")
+                }
+                None => "not known to be dead".into(),
+            },
+            _ if entry.drain() == Drain::Force => "leaves at once".into(),
+            AgentState::Busy if entry.drain() != Drain::No => "leaves when its job ends".into(),
+            AgentState::Idle | AgentState::Starting if entry.drain() != Drain::No => {
+                "is leaving".into()
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Says why the pool is not as wanted, most important first.
+    fn problems(&self, status: &PoolStatus) -> Vec<String> {
+        let mut problems = Vec::new();
+        let spec = &status.spec;
+        if let Some(error) = &self.incus_error {
+            problems.push(format!("Incus does not answer: {error}"));
+        }
+        if status.azure.credential == CredentialState::Rejected {
+            let error = &status.azure.breaker.last_error;
+            problems.push(format!("Azure rejects the credential: {error}"));
+        } else if !status.azure.usable && !status.azure.breaker.last_error.is_empty() {
+            problems.push(format!(
+                "Azure is not usable: {}",
+                status.azure.breaker.last_error
+            ));
+        }
+        if let Some(error) = &self.image_error {
+            problems.push(format!(
+                "cannot look at image {}: {error}",
+                spec.instance.image
+            ));
+        } else if status.image.fingerprint.is_empty() && self.image_at.is_some() {
+            problems.push(format!(
+                "image {} does not exist in Incus project {}: run iapctl provision --base \
+                 ubuntu/24.04 --target {0}",
+                spec.instance.image, spec.instance.project
+            ));
+        }
+        if status.launches.open {
+            problems.push(format!(
+                "agents fail to start: {}",
+                status.launches.last_error
+            ));
+        }
+        let stuck = status
+            .agents
+            .iter()
+            .filter(|a| a.state == AgentState::Stuck);
+        for agent in stuck {
+            problems.push(format!(
+                "{} cannot be removed: {}",
+                agent.name, agent.detail
+            ));
+        }
+        if plan::looks_cloned(&self.ledger) {
+            problems.push(
+                "an agent of this host is online in Azure that has no instance here: is there a \
+                 clone of this host? Registrations are not swept until it is gone"
+                    .into(),
+            );
+        }
+        if !status.foreign.is_empty() {
+            problems.push(format!(
+                "left alone: {} instances of the earlier tool ({})",
+                status.foreign.len(),
+                status.foreign.join(", ")
+            ));
+        }
+        problems
+    }
+}

@@ -1,0 +1,171 @@
+//! Takes operators' commands in, and answers them when what was asked for is so.
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::info;
+
+use iap_common::error::chain;
+
+use crate::agent::{AgentState, Drain};
+
+use super::super::apply::ApplyError;
+use super::super::command::{CommandError, PoolCommand};
+use super::super::plan;
+use super::Reconciler;
+
+/// More unanswered requests than this are refused: the callers have to wait for some first.
+const OPEN_REQUESTS: usize = 256;
+
+type Reply = oneshot::Sender<Result<(), CommandError>>;
+
+/// Commands that wait for their answer.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    drains: Vec<(Vec<String>, Drain, Reply)>,
+    removals: Vec<(String, Reply)>,
+}
+
+impl Requests {
+    fn is_full(&self) -> bool {
+        self.drains.len() + self.removals.len() >= OPEN_REQUESTS
+    }
+
+    /// Answers whoever asked for the removal of an agent that was tried.
+    pub(super) fn removed(&mut self, name: &str, result: &Result<(), ApplyError>) {
+        let answer = match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(CommandError::Failed(chain(error).to_string())),
+        };
+        for (_, reply) in self.removals.extract_if(.., |(asked, _)| asked == name) {
+            let _ = reply.send(answer.clone());
+        }
+    }
+}
+
+impl Reconciler {
+    pub(super) fn take_command(&mut self, command: PoolCommand) {
+        let now = Instant::now();
+        match command {
+            PoolCommand::Drain {
+                names,
+                force,
+                reason,
+                asker,
+                reply,
+            } => {
+                info!(agents = ?names, force, reason, uid = asker.uid, "drain requested");
+                let drain = if force { Drain::Force } else { Drain::Finish };
+                if let Err(error) = self.admit_drain(&names, drain) {
+                    let _ = reply.send(Err(error));
+                } else {
+                    self.requests.drains.push((names, drain, reply));
+                }
+            }
+            PoolCommand::Reap {
+                name,
+                force,
+                asker,
+                reply,
+            } => {
+                info!(agent = %name, force, uid = asker.uid, "removal requested");
+                if let Err(error) = self.admit_removal(&name, force, now) {
+                    let _ = reply.send(Err(error));
+                } else {
+                    self.requests.removals.push((name, reply));
+                }
+            }
+            PoolCommand::Retry { asker, reply } => {
+                info!(uid = asker.uid, "retry requested");
+                self.breaker.retry_now(now);
+                self.order.link.nudge();
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    fn admit_drain(&mut self, names: &[String], drain: Drain) -> Result<(), CommandError> {
+        self.check_known(names)?;
+        for name in names {
+            if let Some(entry) = self.ledger.get_mut(name) {
+                entry.wish = entry.wish.max(drain);
+                entry.retry_at = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn admit_removal(&mut self, name: &str, force: bool, now: Instant) -> Result<(), CommandError> {
+        self.check_known(&[name.to_owned()])?;
+        let doing = self.in_flight.doing(name);
+        let Some(entry) = self.ledger.get_mut(name) else {
+            return Ok(());
+        };
+        if !force && plan::state_of(entry, doing, now) == AgentState::Busy {
+            let job = entry
+                .registration
+                .as_ref()
+                .and_then(|facts| facts.job.as_ref());
+            let job = job.map(|job| format!("{} {} {}", job.pipeline, job.run, job.job_name));
+            let job = job.unwrap_or_default();
+            return Err(CommandError::Busy {
+                name: name.to_owned(),
+                job,
+            });
+        }
+        entry.remove_wish = Some(force);
+        entry.retry_at = None;
+        Ok(())
+    }
+
+    fn check_known(&self, names: &[String]) -> Result<(), CommandError> {
+        if self.requests.is_full() {
+            return Err(CommandError::Failed(
+                "too many requests wait for an answer".into(),
+            ));
+        }
+        let unknown: Vec<String> = names
+            .iter()
+            .filter(|name| {
+                self.ledger
+                    .get(name)
+                    .is_none_or(super::super::ledger::Entry::is_gone)
+            })
+            .cloned()
+            .collect();
+        if unknown.is_empty() {
+            Ok(())
+        } else {
+            Err(CommandError::NoSuchAgent(unknown))
+        }
+    }
+
+    /// Answers the drains that are written down on all their agents.
+    pub(super) fn answer_requests(&mut self) {
+        // Whoever went away waits no more; the wish stands.
+        self.requests
+            .drains
+            .retain(|(_, _, reply)| !reply.is_closed());
+        self.requests
+            .removals
+            .retain(|(_, reply)| !reply.is_closed());
+        let ledger = &self.ledger;
+        let is_noted = |name: &String, drain: Drain| {
+            let instance = ledger.get(name).and_then(|entry| entry.instance.as_ref());
+            instance.is_none_or(|instance| instance.drain >= drain)
+        };
+        let done = self.requests.drains.extract_if(.., |(names, drain, _)| {
+            names.iter().all(|name| is_noted(name, *drain))
+        });
+        for (_, _, reply) in done {
+            let _ = reply.send(Ok(()));
+        }
+        let gone = self.requests.removals.extract_if(.., |(name, _)| {
+            ledger
+                .get(name)
+                .is_none_or(|entry| entry.instance.is_none())
+        });
+        for (_, reply) in gone {
+            let _ = reply.send(Ok(()));
+        }
+    }
+}

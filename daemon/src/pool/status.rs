@@ -1,0 +1,144 @@
+//! What a pool's task tells: one value, published after each pass, from which gRPC and the
+//! metrics take everything they show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::agent::AgentState;
+use crate::azure::JobRequest;
+
+use super::azure_link::CredentialState;
+use super::breaker::BreakerStatus;
+use super::spec::PoolSpec;
+
+/// Which pool: also tells a pool from its former self after a reload moved it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolKey {
+    /// The configured name.
+    pub name: String,
+    /// Incus project.
+    pub project: String,
+    /// Organisation URL.
+    pub azure_url: String,
+    /// Azure's name of the agent pool.
+    pub azure_pool: String,
+}
+
+impl PoolKey {
+    /// Returns a spec's key.
+    pub fn of(spec: &PoolSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            project: spec.instance.project.clone(),
+            azure_url: spec.azure.url.clone(),
+            azure_pool: spec.azure.pool.clone(),
+        }
+    }
+}
+
+/// A pool as it is.
+#[derive(Debug, Clone)]
+pub struct PoolStatus {
+    /// What is wanted.
+    pub spec: Arc<PoolSpec>,
+    /// Hash of what an agent is built from.
+    pub spec_hash: String,
+    /// It left the configuration.
+    pub removed: bool,
+    /// Its agents by name.
+    pub agents: Vec<AgentStatus>,
+    /// Instances of the earlier Go tool in its project.
+    pub foreign: Vec<String>,
+    /// What keeps it from being as wanted, in words, most important first.
+    pub problems: Vec<String>,
+    /// The last look at Incus worked.
+    pub incus_reachable: bool,
+    /// What the image alias points at.
+    pub image: ImageStatus,
+    /// The brake on launches.
+    pub launches: BreakerStatus,
+    /// Its Azure side.
+    pub azure: AzureStatus,
+    /// The pass that made this; `None` before the first.
+    pub last_pass: Option<PassReport>,
+}
+
+/// An agent as it is.
+#[derive(Debug, Clone)]
+pub struct AgentStatus {
+    /// Instance and agent name.
+    pub name: String,
+    /// What it is doing.
+    pub state: AgentState,
+    /// Why, in words; may be empty.
+    pub detail: String,
+    /// Asked to finish and go.
+    pub draining: bool,
+    /// By Incus's clock.
+    pub created_at: Option<Timestamp>,
+    /// Azure's id.
+    pub azure_agent_id: Option<i64>,
+    /// The job it has.
+    pub job: Option<JobRequest>,
+    /// Fingerprint of its image.
+    pub image: String,
+    /// Built from another image or spec than the pool's present one.
+    pub outdated: bool,
+    /// As Incus writes it; empty without an instance.
+    pub instance_status: String,
+    /// Online in Azure; `None` when not registered or not known.
+    pub online: Option<bool>,
+    /// May get jobs.
+    pub enabled: bool,
+    /// Cluster member.
+    pub location: String,
+}
+
+/// The image that new agents are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageStatus {
+    /// What the alias points at; empty when there is no such alias.
+    pub fingerprint: String,
+    /// Version of the agent in it, when its properties say.
+    pub agent_version: String,
+    /// When it was made.
+    pub created_at: Option<Timestamp>,
+}
+
+/// The Azure side of a pool.
+#[derive(Debug, Clone, Default)]
+pub struct AzureStatus {
+    /// Azure's id of the pool, once it was found.
+    pub pool_id: Option<i32>,
+    /// The last list worked.
+    pub usable: bool,
+    /// What Azure thinks of the credential.
+    pub credential: CredentialState,
+    /// The brake on lists.
+    pub breaker: BreakerStatus,
+    /// When the list that the last pass used was complete.
+    pub listed_at: Option<Timestamp>,
+    /// Unfinished jobs that wait for an agent.
+    pub waiting_jobs: Option<u32>,
+}
+
+/// One pass.
+#[derive(Debug, Clone)]
+pub struct PassReport {
+    /// Counts up from 1.
+    pub number: u64,
+    /// Why it ran.
+    pub trigger: &'static str,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// How long it took.
+    pub took: Duration,
+    /// Actions it began.
+    pub started: usize,
+    /// Actions in flight when it ended.
+    pub in_flight: usize,
+    /// Actions that failed since the pass before.
+    pub failed: usize,
+}

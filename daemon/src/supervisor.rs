@@ -1,0 +1,472 @@
+//! Keeps a task for each pool as the configuration changes: new pools begin, changed ones get
+//! their new spec, removed ones drain and end. Also finds the pools that earlier configurations
+//! left behind. Owns every task it starts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use iap_common::error::chain;
+
+use crate::agent::key;
+use crate::azure::{Azure, AzureError, Credential};
+use crate::calls::CallObserver;
+use crate::incus::{Instance, Lifecycle, StreamEvent};
+use crate::pool::azure_link::{AzureLink, AzurePoller};
+use crate::pool::names;
+use crate::pool::reconciler::{Order, Shared, Waker};
+use crate::pool::spec::{AzureSpec, CredentialSpec, DaemonSpec, PoolSpec, RetrySpec};
+use crate::pool::status::PoolKey;
+use crate::pool::{self, PoolHandle};
+
+/// Instance events after which a pool looks again. Each life of an instance emits many more, our
+/// own calls included.
+const WAKING: [&str; 5] = [
+    "instance-ready",
+    "instance-shutdown",
+    "instance-stopped",
+    "instance-deleted",
+    "instance-renamed",
+];
+/// Between two looks for pools that earlier configurations left behind, until one worked.
+const STRAYS_RETRY: Duration = Duration::from_secs(10);
+
+/// All pools as of now, in the file's order, those on their way out last.
+pub type Pools = Arc<Vec<PoolHandle>>;
+
+/// Pools with the same one share a link, and so one list.
+type AzureKey = (String, String, CredentialSpec, Option<PathBuf>, Duration);
+
+struct Member {
+    handle: PoolHandle,
+    orders: watch::Sender<Order>,
+    waker: Waker,
+    stem: String,
+}
+
+/// See the module.
+pub struct Supervisor {
+    shared: Shared,
+    azure_calls: CallObserver,
+    specs: watch::Receiver<Arc<DaemonSpec>>,
+    pools: watch::Sender<Pools>,
+    members: BTreeMap<PoolKey, Member>,
+    links: Vec<(AzureKey, AzureLink, CancellationToken)>,
+    listeners: BTreeMap<String, CancellationToken>,
+    events: tokio::sync::mpsc::Sender<ProjectEvent>,
+    from_events: tokio::sync::mpsc::Receiver<ProjectEvent>,
+    connected: watch::Sender<BTreeMap<String, bool>>,
+    tasks: JoinSet<Ended>,
+    strays_found: bool,
+}
+
+/// What a task says when it ends.
+enum Ended {
+    Pool(PoolKey),
+    Link,
+    Listener,
+}
+
+struct ProjectEvent {
+    project: String,
+    event: StreamEvent,
+}
+
+/// Events that may wait to be looked at; a listener that is ahead of them waits.
+const EVENTS: usize = 256;
+
+impl Supervisor {
+    /// Makes the supervisor. `pools` tells all pools, `connected` which projects' event streams
+    /// are connected.
+    pub fn new(
+        shared: Shared,
+        azure_calls: CallObserver,
+        specs: watch::Receiver<Arc<DaemonSpec>>,
+        pools: watch::Sender<Pools>,
+        connected: watch::Sender<BTreeMap<String, bool>>,
+    ) -> Self {
+        let (events, from_events) = tokio::sync::mpsc::channel(EVENTS);
+        Self {
+            shared,
+            azure_calls,
+            specs,
+            pools,
+            members: BTreeMap::new(),
+            links: Vec::new(),
+            listeners: BTreeMap::new(),
+            events,
+            from_events,
+            connected,
+            tasks: JoinSet::new(),
+            strays_found: false,
+        }
+    }
+
+    /// Runs until `stop`, then until all pools have let go. Returns early only when a task of
+    /// its own ended that never should.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), SupervisorError> {
+        let spec = Arc::clone(&self.specs.borrow_and_update());
+        self.take_spec(&spec, &stop);
+        let mut strays_due = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Ok(()) = self.specs.changed() => {
+                    let spec = Arc::clone(&self.specs.borrow_and_update());
+                    self.take_spec(&spec, &stop);
+                }
+                Some(event) = self.from_events.recv() => self.take_event(&event),
+                Some(ended) = self.tasks.join_next() => self.take_end(ended, &stop)?,
+                () = tokio::time::sleep_until(strays_due), if !self.strays_found => {
+                    strays_due += STRAYS_RETRY;
+                    let strays = self.shared.incus.instances_all_projects();
+                    match tokio::time::timeout(STRAYS_RETRY, strays).await {
+                        Ok(Ok(instances)) => self.adopt_strays(&instances, &stop),
+                        Ok(Err(error)) => debug!(error = %chain(&error), "cannot look for strays"),
+                        Err(_) => debug!("looking for strays took too long"),
+                    }
+                }
+            }
+        }
+        while self.tasks.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    fn take_end(
+        &mut self,
+        ended: Result<Ended, tokio::task::JoinError>,
+        stop: &CancellationToken,
+    ) -> Result<(), SupervisorError> {
+        match ended {
+            Ok(Ended::Pool(key)) => {
+                self.members.remove(&key);
+                if !stop.is_cancelled() {
+                    // It came back into the configuration while its last agent went.
+                    let spec = Arc::clone(&self.specs.borrow());
+                    self.take_spec(&spec, stop);
+                }
+                Ok(())
+            }
+            Ok(Ended::Link | Ended::Listener) => Ok(()),
+            Err(error) if error.is_panic() => Err(SupervisorError::Ended(error.to_string())),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Brings the tasks in line with a new specification.
+    fn take_spec(&mut self, spec: &DaemonSpec, stop: &CancellationToken) {
+        let mut wanted = BTreeMap::new();
+        for pool in &spec.pools {
+            wanted.insert(PoolKey::of(pool), Arc::new(pool.clone()));
+        }
+        for (key, member) in &self.members {
+            if !wanted.contains_key(key) && !member.orders.borrow().removed {
+                info!(pool = %key.name, project = %key.project, "pool left the configuration");
+                member.orders.send_modify(|order| order.removed = true);
+            }
+        }
+        for (key, pool) in wanted {
+            match self.link(&pool.azure, stop) {
+                Ok(link) => self.place(key, pool, link, false, stop),
+                Err(error) => {
+                    error!(pool = %key.name, error = %chain(&error), "cannot set up Azure client");
+                }
+            }
+        }
+        for project in self.projects() {
+            self.listen(&project, spec.listener_retry, stop);
+        }
+        self.drop_unused();
+        self.publish();
+    }
+
+    fn projects(&self) -> Vec<String> {
+        let mut projects: Vec<String> =
+            self.members.keys().map(|key| key.project.clone()).collect();
+        projects.sort();
+        projects.dedup();
+        projects
+    }
+
+    /// Gives a pool its order, or begins it.
+    fn place(
+        &mut self,
+        key: PoolKey,
+        spec: Arc<PoolSpec>,
+        link: AzureLink,
+        removed: bool,
+        stop: &CancellationToken,
+    ) {
+        let stem = names::agent_name_stem(&spec.name, &spec.agent_prefix);
+        let order = Order {
+            spec,
+            removed,
+            link,
+        };
+        if let Some(member) = self.members.get_mut(&key) {
+            let same = {
+                let old = member.orders.borrow();
+                old.spec == order.spec && old.removed == removed && old.link.is(&order.link)
+            };
+            if !same {
+                member.orders.send_replace(order);
+            }
+            return;
+        }
+        let (orders, receiver) = watch::channel(order);
+        let waker = Waker::default();
+        waker.set_listening(self.connected.borrow().get(&key.project) == Some(&true));
+        let (handle, reconciler) = pool::new(self.shared.clone(), receiver, waker.clone());
+        let stop = stop.clone();
+        let ended = Ended::Pool(key.clone());
+        self.tasks.spawn(async move {
+            reconciler.run(stop).await;
+            ended
+        });
+        self.members.insert(
+            key,
+            Member {
+                handle,
+                orders,
+                waker,
+                stem,
+            },
+        );
+    }
+
+    /// Returns the link to an Azure pool, shared by all local pools that use it alike.
+    fn link(
+        &mut self,
+        azure: &AzureSpec,
+        stop: &CancellationToken,
+    ) -> Result<AzureLink, AzureError> {
+        let key = (
+            azure.url.clone(),
+            azure.pool.clone(),
+            azure.credential.clone(),
+            azure.ca_file.clone(),
+            azure.poll_interval,
+        );
+        let found = self.links.iter().find(|(old, ..)| *old == key);
+        if let Some((_, link, _)) = found {
+            return Ok(link.clone());
+        }
+        let credential = match &azure.credential {
+            CredentialSpec::Pat(pat) => Credential::Pat(pat.expose().to_owned()),
+            CredentialSpec::PatFile(path) => Credential::PatFile(path.clone()),
+        };
+        let client = Azure::new(
+            &azure.url,
+            credential,
+            azure.ca_file.as_deref(),
+            Arc::clone(&self.azure_calls),
+        )?;
+        let (link, poller) = AzureLink::new(client, &azure.pool, azure.poll_interval);
+        let stop_link = stop.child_token();
+        self.spawn_poller(poller, &azure.pool, stop_link.clone());
+        self.links.push((key, link.clone(), stop_link));
+        Ok(link)
+    }
+
+    fn spawn_poller(&mut self, poller: AzurePoller, pool: &str, stop: CancellationToken) {
+        let span = info_span!("azure", pool);
+        self.tasks.spawn(
+            async move {
+                poller.run(stop).await;
+                Ended::Link
+            }
+            .instrument(span),
+        );
+    }
+
+    /// Ends pollers and listeners that no pool needs any more.
+    fn drop_unused(&mut self) {
+        let members = &self.members;
+        self.links.retain(|(_, link, stop)| {
+            let used = members
+                .values()
+                .any(|member| member.orders.borrow().link.is(link));
+            if !used {
+                stop.cancel();
+            }
+            used
+        });
+        self.listeners.retain(|project, stop| {
+            let used = members.keys().any(|key| key.project == *project);
+            if !used {
+                stop.cancel();
+            }
+            used
+        });
+    }
+
+    /// Listens to a project's events, once.
+    fn listen(&mut self, project: &str, retry: RetrySpec, stop: &CancellationToken) {
+        if self.listeners.contains_key(project) {
+            return;
+        }
+        let stop = stop.child_token();
+        self.listeners.insert(project.to_owned(), stop.clone());
+        let incus = self.shared.incus.clone();
+        let (events, project) = (self.events.clone(), project.to_owned());
+        let span = info_span!("events", project = %project);
+        self.tasks.spawn(
+            async move {
+                let name = project.clone();
+                let retry = (retry.first, retry.longest);
+                incus
+                    .watch_lifecycle(&project, retry, stop, move |event| {
+                        // Full: the pools look again by their timers, so a lost event costs time
+                        // and nothing else.
+                        let _ = events.try_send(ProjectEvent {
+                            project: name.clone(),
+                            event,
+                        });
+                    })
+                    .await;
+                Ended::Listener
+            }
+            .instrument(span),
+        );
+    }
+
+    fn take_event(&self, ProjectEvent { project, event }: &ProjectEvent) {
+        let members = self
+            .members
+            .iter()
+            .filter(|(key, _)| key.project == *project);
+        let members: Vec<&Member> = members.map(|(_, member)| member).collect();
+        match event {
+            StreamEvent::Connected => {
+                self.set_connected(project, true);
+                // Nothing is resent: what happened meanwhile is found by looking.
+                for member in members {
+                    member.waker.set_listening(true);
+                    member.waker.look_again();
+                    member.waker.look_at_image();
+                }
+            }
+            StreamEvent::Lost(why) => {
+                for member in members {
+                    member.waker.set_listening(false);
+                }
+                self.set_connected(project, false);
+                warn!(project, error = %why, "lost the Incus event stream, will reconnect");
+            }
+            StreamEvent::Lifecycle(event) => wake(&members, event),
+        }
+    }
+
+    fn set_connected(&self, project: &str, is_connected: bool) {
+        self.connected.send_if_modified(|all| {
+            all.insert(project.to_owned(), is_connected) != Some(is_connected)
+        });
+    }
+
+    /// Begins a draining pool for each group of instances that no configured pool owns.
+    fn adopt_strays(&mut self, instances: &[Instance], stop: &CancellationToken) {
+        self.strays_found = true;
+        let specs = Arc::clone(&self.specs.borrow());
+        for instance in instances {
+            let value = |key: &str| instance.config.get(key).map(String::as_str);
+            let (Some(owner), Some(name)) = (value(key::OWNER), value(key::POOL)) else {
+                continue;
+            };
+            if owner != &*self.shared.owner {
+                continue;
+            }
+            let stray = PoolKey {
+                name: name.to_owned(),
+                project: instance.project.clone(),
+                azure_url: value(key::AZURE_URL).unwrap_or_default().to_owned(),
+                azure_pool: value(key::AZURE_POOL).unwrap_or_default().to_owned(),
+            };
+            if self.members.contains_key(&stray) {
+                continue;
+            }
+            let Some(like) = specs
+                .pools
+                .iter()
+                .find(|pool| pool.azure.url == stray.azure_url)
+            else {
+                warn!(
+                    agent = %instance.name, pool = name, url = %stray.azure_url,
+                    "an agent of a removed pool was found, and no configured pool has a \
+                     credential for its Azure organisation: it finishes by itself, and its \
+                     registration stays"
+                );
+                continue;
+            };
+            info!(pool = name, project = %stray.project, "found agents of a removed pool");
+            let mut spec = like.clone();
+            spec.name = stray.name.clone();
+            spec.agent_count = 0;
+            spec.azure.pool = stray.azure_pool.clone();
+            spec.instance.project = stray.project.clone();
+            match self.link(&spec.azure, stop) {
+                Ok(link) => self.place(stray, Arc::new(spec), link, true, stop),
+                Err(error) => warn!(error = %chain(&error), "cannot set up Azure client"),
+            }
+        }
+        let retry = specs.listener_retry;
+        for project in self.projects() {
+            self.listen(&project, retry, stop);
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let order: BTreeMap<PoolKey, usize> = self
+            .specs
+            .borrow()
+            .pools
+            .iter()
+            .enumerate()
+            .map(|(index, pool)| (PoolKey::of(pool), index))
+            .collect();
+        let mut handles: Vec<PoolHandle> = self
+            .members
+            .values()
+            .map(|member| member.handle.clone())
+            .collect();
+        handles.sort_by_key(|handle| order.get(handle.key()).copied().unwrap_or(usize::MAX));
+        self.pools.send_replace(Arc::new(handles));
+    }
+}
+
+/// Wakes the pools that an event may concern. By name, which is a hint: what is believed is the
+/// next observation.
+fn wake(members: &[&Member], event: &Lifecycle) {
+    if event.action.starts_with("image-") {
+        for member in members {
+            member.waker.look_at_image();
+        }
+        return;
+    }
+    let Some(instance) = &event.instance else {
+        return;
+    };
+    if !WAKING.contains(&event.action.as_str()) {
+        return;
+    }
+    for member in members
+        .iter()
+        .filter(|member| instance.starts_with(&member.stem))
+    {
+        member.waker.look_again();
+    }
+}
+
+/// Why the supervisor gave up.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// A task ended that never should.
+    #[error("{0} ended unexpectedly")]
+    Ended(String),
+}
