@@ -1,3 +1,7 @@
-//! The operator's command line, to be.
+//! The operator's command line for `iapd`; see the library for all of it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    iapctl::run(std::env::args_os())
+}

@@ -1,0 +1,167 @@
+//! The options that all commands or several of them share. A command's own options stand beside
+//! the command.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, ValueEnum};
+use iap_common::socket;
+
+use crate::commands::Command;
+
+const REFERENCE: &str = "\
+Examples:
+  iapctl status
+  iapctl agents ls --watch
+  iapctl agents drain linux-h1-k3v9x --reason 'kernel update'
+  iapctl provision --base images:ubuntu/24.04 --target linux --script tools.sh --watch
+
+Formats (-o):
+  table  for people             json  one document; an object a line with --watch
+  wide   more columns, times    yaml  the same in YAML
+  name   names only, for xargs
+
+Progress (--progress):
+  auto   drawn on a terminal, lines elsewhere      plain  a line for each change
+  tty    drawn, on a dumb terminal too             json   an object for each change
+  none   nothing
+
+Exit codes:
+    0  done
+    1  failed; `status`: something is wrong
+    2  wrong usage, or a confirmation is missing
+    3  the wait timed out, the action goes on
+    4  not found
+    5  refused by the present state
+    6  not permitted
+    7  the daemon cannot be reached
+  130  detached by Ctrl-C, the action goes on";
+
+/// Operate iapd: pools of single-use Azure Pipelines agents in Incus containers
+#[derive(Parser)]
+#[command(
+    name = "iapctl",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_long_help = REFERENCE
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Socket of the daemon
+    #[arg(
+        long,
+        env = socket::PATH_VARIABLE,
+        hide_env_values = true,
+        default_value = socket::DEFAULT_PATH,
+        global = true,
+        value_name = "PATH",
+        help_heading = "Global options"
+    )]
+    pub(crate) socket: PathBuf,
+    /// How to show on stderr what goes on: auto, tty, plain, json or none
+    #[arg(
+        long,
+        env = "IAPCTL_PROGRESS",
+        hide_possible_values = true,
+        hide_env_values = true,
+        default_value = "auto",
+        global = true,
+        value_name = "MODE",
+        help_heading = "Global options"
+    )]
+    pub(crate) progress: ProgressChoice,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ProgressChoice {
+    /// Drawn on a terminal, lines elsewhere.
+    Auto,
+    /// Drawn even on a dumb terminal.
+    Tty,
+    /// A line for each change.
+    Plain,
+    /// A JSON object for each change.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// More columns, absolute times.
+    Wide,
+    /// One JSON document; an object for each change when watching.
+    Json,
+    Yaml,
+    /// Names only, for xargs.
+    Name,
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct OutputArgs {
+    /// How to write the answer: table, wide, json, yaml or name
+    #[arg(
+        short = 'o',
+        long = "output",
+        visible_alias = "format",
+        default_value = "table",
+        hide_possible_values = true,
+        value_name = "FORMAT"
+    )]
+    pub(crate) format: Format,
+}
+
+/// [`OutputArgs`] of what has a table.
+#[derive(Args, Clone)]
+pub(crate) struct ListOutputArgs {
+    #[command(flatten)]
+    pub(crate) answer: OutputArgs,
+    /// Leave out the line of column heads
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+/// A duration on the command line: `90`, `30s`, `5m`, `1h30m`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DurationArg(pub(crate) Duration);
+
+impl FromStr for DurationArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "not a duration such as 30s, 5m or 1h30m".to_owned();
+        if let Ok(seconds) = text.parse() {
+            return Ok(Self(Duration::from_secs(seconds)));
+        }
+        let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+        Duration::try_from(duration).map(Self).map_err(|_| wrong())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_plain_seconds_or_carry_units() {
+        let seconds = |text: &str| text.parse::<DurationArg>().map(|d| d.0.as_secs());
+        assert_eq!(seconds("90"), Ok(90));
+        assert_eq!(seconds("30s"), Ok(30));
+        assert_eq!(seconds("1h30m"), Ok(5400));
+        assert!(seconds("-5m").is_err());
+        assert!(seconds("soon").is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! `agents logs`.
+
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+use iap_common::v1::StreamAgentLogRequest;
+
+use crate::commands::logs::print_log;
+use crate::commands::{Context, Done};
+use crate::complete;
+use crate::error::CliError;
+
+/// Print a live agent's log
+#[derive(Args)]
+pub(crate) struct LogsArgs {
+    /// Name of the agent
+    #[arg(value_name = "AGENT", add = ArgValueCompleter::new(complete::agents))]
+    name: String,
+    /// Go on as the log grows, until the agent is gone
+    #[arg(short, long)]
+    follow: bool,
+    /// Begin with the last so many lines
+    #[arg(long, value_name = "LINES")]
+    tail: Option<usize>,
+}
+
+pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<Done, CliError> {
+    let mut client = context.agents().await?;
+    let request = StreamAgentLogRequest {
+        name: args.name,
+        follow: args.follow,
+        tail_bytes: 0,
+    };
+    let open = async || client.stream_agent_log(request.clone()).await;
+    print_log(open, |message| message.chunk, args.tail).await
+}

@@ -1,0 +1,101 @@
+//! Names for the shell's Tab key, asked of the daemon. It runs inside the shell: quick, silent,
+//! and without an answer when there is no daemon.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap_complete::engine::CompletionCandidate;
+use iap_common::v1::agent_service_client::AgentServiceClient;
+use iap_common::v1::pool_service_client::PoolServiceClient;
+use iap_common::v1::provision_service_client::ProvisionServiceClient;
+use iap_common::v1::{ListAgentsRequest, ListPoolsRequest, ListProvisionJobsRequest};
+use iap_common::{client, socket};
+use tonic::transport::Channel;
+
+use crate::rows::plain;
+
+/// A person waits with a finger on the key.
+const DEADLINE: Duration = Duration::from_millis(400);
+
+pub(crate) fn pools(current: &OsStr) -> Vec<CompletionCandidate> {
+    names(current, async |channel| {
+        let answer = PoolServiceClient::new(channel)
+            .list_pools(ListPoolsRequest {})
+            .await
+            .ok()?;
+        let pools = answer.into_inner().pools.into_iter().map(|pool| {
+            let counts = pool.counts.unwrap_or_default();
+            (
+                pool.name,
+                format!("{} busy, {} idle", counts.busy, counts.idle),
+            )
+        });
+        Some(pools.collect())
+    })
+}
+
+pub(crate) fn agents(current: &OsStr) -> Vec<CompletionCandidate> {
+    names(current, async |channel| {
+        let request = ListAgentsRequest::default();
+        let answer = AgentServiceClient::new(channel)
+            .list_agents(request)
+            .await
+            .ok()?;
+        let agents = answer.into_inner().agents.into_iter().map(|agent| {
+            let agent = crate::rows::agent::Agent::from(agent);
+            let job = agent
+                .job
+                .as_ref()
+                .map_or_else(String::new, |job| format!(": {}", job.text()));
+            let help = format!("{}{job}", agent.state_text());
+            (agent.name, help)
+        });
+        Some(agents.collect())
+    })
+}
+
+pub(crate) fn jobs(current: &OsStr) -> Vec<CompletionCandidate> {
+    names(current, async |channel| {
+        let request = ListProvisionJobsRequest {};
+        let answer = ProvisionServiceClient::new(channel)
+            .list_provision_jobs(request)
+            .await
+            .ok()?;
+        let jobs = answer.into_inner().jobs.into_iter().map(|job| {
+            let job = crate::rows::provision::ProvisionJob::from(job);
+            let help = format!("{}: {}", job.target, job.state);
+            (job.id, help)
+        });
+        Some(jobs.collect())
+    })
+}
+
+/// Returns the names that begin with `current`, each with its help.
+fn names(
+    current: &OsStr,
+    list: impl AsyncFnOnce(Channel) -> Option<Vec<(String, String)>>,
+) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else {
+        return Vec::new();
+    };
+    let path = std::env::var_os(socket::PATH_VARIABLE)
+        .map_or_else(|| PathBuf::from(socket::DEFAULT_PATH), PathBuf::from);
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
+        return Vec::new();
+    };
+    let listed = runtime.block_on(async {
+        tokio::time::timeout(DEADLINE, async {
+            list(client::connect(&path).await.ok()?).await
+        })
+        .await
+    });
+    let all = listed.ok().flatten().unwrap_or_default();
+    all.into_iter()
+        .filter(|(name, _)| name.starts_with(current))
+        .map(|(name, help)| CompletionCandidate::new(name).help(Some(plain(&help).into())))
+        .collect()
+}

@@ -1,0 +1,193 @@
+//! Writes answers to stdout: tables without boxes, JSON, YAML, names. Nothing else goes there.
+//!
+//! A table is never cut to the terminal's width, so that it can be searched and copied.
+
+use std::io::Write;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use tabled::builder::Builder;
+use tabled::settings::object::Columns;
+use tabled::settings::{Alignment, Padding, Style};
+
+use crate::args::{Format, ListOutputArgs, OutputArgs};
+use crate::error::CliError;
+use crate::rows::{API_VERSION, Column, Row, Show};
+
+mod changes;
+
+pub(crate) use changes::Changes;
+
+/// Writes one line to stdout.
+pub(crate) fn line(text: &str) -> Result<(), CliError> {
+    write(|out| writeln!(out, "{text}"))
+}
+
+/// Writes to stdout through `f` and flushes.
+pub(crate) fn write(f: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), CliError> {
+    let mut out = anstream::stdout().lock();
+    f(&mut out)
+        .and_then(|()| out.flush())
+        .map_err(CliError::Output)
+}
+
+impl OutputArgs {
+    pub(crate) fn wide(&self) -> bool {
+        self.format == Format::Wide
+    }
+
+    /// Whether the answer is for people.
+    pub(crate) fn is_text(&self) -> bool {
+        matches!(self.format, Format::Table | Format::Wide)
+    }
+
+    /// Writes one thing.
+    pub(crate) fn show(&self, item: &impl Show) -> Result<(), CliError> {
+        match self.format {
+            Format::Table | Format::Wide => {
+                let text = labelled(&item.lines(Timestamp::now()));
+                write(|out| out.write_all(text.as_bytes()))
+            }
+            Format::Name => line(item.name()),
+            Format::Json | Format::Yaml => self.value(item),
+        }
+    }
+
+    /// Writes `text` for people, or `value` for programs.
+    pub(crate) fn answer(
+        &self,
+        name: &str,
+        text: &str,
+        value: &impl Serialize,
+    ) -> Result<(), CliError> {
+        match self.format {
+            Format::Table | Format::Wide => write(|out| out.write_all(text.as_bytes())),
+            Format::Name => line(name),
+            Format::Json | Format::Yaml => self.value(value),
+        }
+    }
+
+    fn value(&self, value: &impl Serialize) -> Result<(), CliError> {
+        self.document(&Document {
+            api_version: API_VERSION,
+            value,
+        })
+    }
+
+    fn document(&self, document: &impl Serialize) -> Result<(), CliError> {
+        let text = if self.format == Format::Yaml {
+            serde_yaml::to_string(document).map_err(std::io::Error::other)
+        } else {
+            serde_json::to_string_pretty(document)
+                .map(|text| text + "\n")
+                .map_err(Into::into)
+        };
+        let text = text.map_err(CliError::Output)?;
+        write(|out| out.write_all(text.as_bytes()))
+    }
+}
+
+impl ListOutputArgs {
+    /// Writes a list. An empty one is its heads alone, and a word on stderr.
+    pub(crate) fn list<R: Row>(&self, rows: &[R]) -> Result<(), CliError> {
+        match self.answer.format {
+            Format::Table | Format::Wide => {
+                let table = self.table(rows, Timestamp::now());
+                if rows.is_empty() {
+                    let _ = writeln!(anstream::stderr(), "No {}.", R::PLURAL);
+                }
+                write(|out| out.write_all(table.as_bytes()))
+            }
+            Format::Name => write(|out| {
+                rows.iter()
+                    .try_for_each(|row| writeln!(out, "{}", row.name()))
+            }),
+            Format::Json | Format::Yaml => self.answer.document(&ListDocument(rows)),
+        }
+    }
+
+    /// Returns the rows as a table.
+    pub(crate) fn table<R: Row>(&self, rows: &[R], now: Timestamp) -> String {
+        let wide = self.answer.wide();
+        let columns = R::columns(wide);
+        let cells = rows.iter().map(|row| row.cells(wide, now)).collect();
+        layout(&columns, cells, !self.no_headers, &mut Vec::new())
+    }
+}
+
+/// A document of one thing: its fields beside the version.
+#[derive(Serialize)]
+struct Document<'a, T> {
+    api_version: &'static str,
+    #[serde(flatten)]
+    value: &'a T,
+}
+
+/// A document of a list: `{"api_version": ..., "pools": [...]}`.
+struct ListDocument<'a, R>(&'a [R]);
+
+impl<R: Row> Serialize for ListDocument<'_, R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("api_version", API_VERSION)?;
+        map.serialize_entry(R::PLURAL, self.0)?;
+        map.end()
+    }
+}
+
+/// Lays cells out: upper-case heads, two spaces between columns, numbers to the right. No column
+/// is narrower than in `widths`, which learns the new widths.
+fn layout(
+    columns: &[Column],
+    rows: Vec<Vec<String>>,
+    heads: bool,
+    widths: &mut Vec<usize>,
+) -> String {
+    widths.resize(columns.len(), 0);
+    let heads = heads.then(|| {
+        columns
+            .iter()
+            .map(|column| column.head.to_owned())
+            .collect()
+    });
+    let mut builder = Builder::default();
+    for row in heads.into_iter().chain(rows) {
+        for (width, cell) in widths.iter_mut().zip(&row) {
+            *width = (*width).max(cell.chars().count());
+        }
+        builder.push_record(row);
+    }
+    let lines = builder.count_records();
+    // The table is as wide as its widest cells: a row of blanks holds the columns open.
+    builder.push_record(widths.iter().map(|width| " ".repeat(*width)));
+    let mut table = builder.build();
+    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+    for (index, _) in columns
+        .iter()
+        .enumerate()
+        .filter(|(_, column)| column.number)
+    {
+        table.modify(Columns::one(index), Alignment::right());
+    }
+    trimmed(&table.to_string(), lines)
+}
+
+/// Lays labels and values out; the lines of a value stand below each other.
+pub(crate) fn labelled(lines: &[(&'static str, String)]) -> String {
+    let mut builder = Builder::default();
+    for (label, value) in lines {
+        builder.push_record([*label, value.as_str()]);
+    }
+    let mut table = builder.build();
+    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+    trimmed(&table.to_string(), usize::MAX)
+}
+
+fn trimmed(table: &str, lines: usize) -> String {
+    let lines = table.lines().take(lines);
+    lines.fold(String::new(), |text, line| text + line.trim_end() + "\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,401 @@
+//! Pools: what is wanted, what is there, why it differs.
+
+use iap_common::v1;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::time::{Time, age, seconds};
+use super::{Column, NOTHING, Row, Show, column, filled, number, or_nothing, plain, short, word};
+
+#[derive(Serialize, PartialEq, Clone)]
+pub(crate) struct Pool {
+    pub(crate) name: String,
+    pub(crate) state: String,
+    counts: Counts,
+    agent_count: u32,
+    problems: Vec<String>,
+    image: Option<Image>,
+    incus_breaker: Option<Breaker>,
+    azure_breaker: Option<Breaker>,
+    azure: Option<AzurePool>,
+    last_pass: Option<Pass>,
+    project: Option<String>,
+    instance_type: Option<String>,
+    profiles: Vec<String>,
+    spec_hash: Option<String>,
+    queued_jobs: Option<u32>,
+}
+
+#[derive(Serialize, PartialEq, Clone, Default)]
+struct Counts {
+    busy: u32,
+    idle: u32,
+    starting: u32,
+    leaving: u32,
+    troubled: u32,
+    outdated: u32,
+}
+
+#[derive(Serialize, PartialEq, Clone)]
+struct Image {
+    alias: String,
+    fingerprint: Option<String>,
+    agent_version: Option<String>,
+    created_at: Option<Time>,
+}
+
+#[derive(Serialize, PartialEq, Clone)]
+pub(crate) struct Breaker {
+    state: String,
+    last_error: Option<String>,
+    last_error_at: Option<Time>,
+    next_try_at: Option<Time>,
+    consecutive_failures: u32,
+}
+
+#[derive(Serialize, PartialEq, Clone)]
+struct AzurePool {
+    url: String,
+    pool_name: String,
+    pool_id: Option<i32>,
+    snapshot_age_seconds: Option<f64>,
+}
+
+#[derive(Serialize, PartialEq, Clone)]
+struct Pass {
+    number: u64,
+    trigger: String,
+    ended_at: Option<Time>,
+    took_seconds: Option<f64>,
+    started: u32,
+    in_flight: u32,
+    failed: u32,
+}
+
+impl From<v1::Pool> for Pool {
+    fn from(pool: v1::Pool) -> Self {
+        Self {
+            state: word(pool.state().as_str_name(), "POOL_STATE_"),
+            name: pool.name,
+            counts: pool.counts.map(Counts::from).unwrap_or_default(),
+            agent_count: pool.agent_count,
+            problems: pool.problems,
+            image: pool.image.map(Image::from),
+            incus_breaker: pool.incus_breaker.map(Breaker::from),
+            azure_breaker: pool.azure_breaker.map(Breaker::from),
+            azure: pool.azure.map(AzurePool::from),
+            last_pass: pool.last_pass.map(Pass::from),
+            project: filled(pool.project),
+            instance_type: filled(pool.instance_type),
+            profiles: pool.profiles,
+            spec_hash: filled(pool.spec_hash),
+            queued_jobs: pool.queued_jobs,
+        }
+    }
+}
+
+impl From<v1::AgentCounts> for Counts {
+    fn from(counts: v1::AgentCounts) -> Self {
+        let v1::AgentCounts {
+            busy,
+            idle,
+            starting,
+            leaving,
+            troubled,
+            outdated,
+        } = counts;
+        Self {
+            busy,
+            idle,
+            starting,
+            leaving,
+            troubled,
+            outdated,
+        }
+    }
+}
+
+impl From<v1::PoolImage> for Image {
+    fn from(image: v1::PoolImage) -> Self {
+        Self {
+            alias: image.alias,
+            fingerprint: filled(image.fingerprint),
+            agent_version: filled(image.agent_version),
+            created_at: Time::of(image.created_at),
+        }
+    }
+}
+
+impl From<v1::Breaker> for Breaker {
+    fn from(breaker: v1::Breaker) -> Self {
+        Self {
+            state: word(breaker.state().as_str_name(), "BREAKER_STATE_"),
+            last_error: filled(breaker.last_error),
+            last_error_at: Time::of(breaker.last_error_at),
+            next_try_at: Time::of(breaker.next_try_at),
+            consecutive_failures: breaker.consecutive_failures,
+        }
+    }
+}
+
+impl From<v1::AzurePool> for AzurePool {
+    fn from(azure: v1::AzurePool) -> Self {
+        Self {
+            url: azure.url,
+            pool_name: azure.pool_name,
+            pool_id: (azure.pool_id != 0).then_some(azure.pool_id),
+            snapshot_age_seconds: seconds(azure.snapshot_age),
+        }
+    }
+}
+
+impl From<v1::PassReport> for Pass {
+    fn from(pass: v1::PassReport) -> Self {
+        Self {
+            number: pass.number,
+            trigger: pass.trigger,
+            ended_at: Time::of(pass.ended_at),
+            took_seconds: seconds(pass.took),
+            started: pass.started,
+            in_flight: pass.in_flight,
+            failed: pass.failed,
+        }
+    }
+}
+
+impl Breaker {
+    pub(crate) fn is_open(&self) -> bool {
+        self.state == "open"
+    }
+
+    /// Returns the last error and when the next try is: `timed out (retry in 48s)`.
+    pub(crate) fn trouble(&self, now: Timestamp) -> String {
+        let error = plain(self.last_error.as_deref().unwrap_or("failing"));
+        format!("{error}{}", self.retry(now))
+    }
+
+    fn retry(&self, now: Timestamp) -> String {
+        self.next_try_at.map_or_else(String::new, |at| {
+            format!(" (retry in {})", age(at.ahead(now)))
+        })
+    }
+
+    fn line(&self, now: Timestamp) -> String {
+        if !self.is_open() {
+            return self.state.clone();
+        }
+        format!(
+            "open after {} failures: {}",
+            self.consecutive_failures,
+            self.trouble(now)
+        )
+    }
+}
+
+impl Image {
+    fn text(&self) -> String {
+        match &self.fingerprint {
+            Some(fingerprint) => format!("{}@{}", self.alias, &short(fingerprint)),
+            None => format!("{} (missing)", self.alias),
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.state == "degraded"
+    }
+
+    fn open_breaker(&self) -> Option<&Breaker> {
+        self.incus_breaker
+            .iter()
+            .chain(&self.azure_breaker)
+            .find(|breaker| breaker.is_open())
+    }
+
+    /// Returns the most important problem in one line, and that there are more.
+    fn problem(&self, now: Timestamp) -> String {
+        match (self.problems.as_slice(), self.open_breaker()) {
+            ([], None) => NOTHING.to_owned(),
+            ([], Some(breaker)) => breaker.trouble(now),
+            ([first, rest @ ..], breaker) => {
+                let retry = breaker.map_or_else(String::new, |breaker| breaker.retry(now));
+                let more = match rest.len() {
+                    0 => String::new(),
+                    n => format!(" (+{n} more)"),
+                };
+                format!("{}{retry}{more}", plain(first))
+            }
+        }
+    }
+}
+
+impl Row for Pool {
+    const PLURAL: &'static str = "pools";
+    const SINGULAR: &'static str = "pool";
+
+    fn columns(wide: bool) -> Vec<Column> {
+        let mut columns = vec![
+            column("POOL"),
+            column("STATE"),
+            number("BUSY"),
+            number("IDLE"),
+            number("START"),
+            number("LEAVING"),
+            number("WANT"),
+            column("IMAGE"),
+            number("OUTDATED"),
+        ];
+        if wide {
+            columns.extend([
+                number("TROUBLED"),
+                number("QUEUED"),
+                column("PROJECT"),
+                column("TYPE"),
+                column("AZURE-POOL"),
+                column("AGENT-VERSION"),
+                column("IMAGE-CREATED"),
+                column("LAST-PASS"),
+            ]);
+        }
+        // Last, since it is as long as it is.
+        columns.push(column("PROBLEM"));
+        columns
+    }
+
+    fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        let counts = &self.counts;
+        let mut cells = vec![
+            self.name.clone(),
+            self.state.clone(),
+            counts.busy.to_string(),
+            counts.idle.to_string(),
+            counts.starting.to_string(),
+            counts.leaving.to_string(),
+            self.agent_count.to_string(),
+            self.image
+                .as_ref()
+                .map_or_else(|| NOTHING.to_owned(), Image::text),
+            counts.outdated.to_string(),
+        ];
+        if wide {
+            let image = self.image.as_ref();
+            let time = |time: Option<Time>| {
+                time.map_or_else(|| NOTHING.to_owned(), |time| time.to_string())
+            };
+            cells.extend([
+                counts.troubled.to_string(),
+                self.queued_jobs
+                    .map_or_else(|| NOTHING.to_owned(), |n| n.to_string()),
+                or_nothing(self.project.as_deref()),
+                or_nothing(self.instance_type.as_deref()),
+                or_nothing(self.azure.as_ref().map(|azure| azure.pool_name.as_str())),
+                or_nothing(image.and_then(|image| image.agent_version.as_deref())),
+                time(image.and_then(|image| image.created_at)),
+                time(self.last_pass.as_ref().and_then(|pass| pass.ended_at)),
+            ]);
+        }
+        cells.push(self.problem(now));
+        cells
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Show for Pool {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn lines(&self, now: Timestamp) -> Vec<(&'static str, String)> {
+        let ago = |time: Option<Time>| {
+            time.map_or_else(
+                || "never".to_owned(),
+                |time| format!("{} ago", age(time.age(now))),
+            )
+        };
+        let counts = &self.counts;
+        let mut lines = vec![
+            ("pool", self.name.clone()),
+            ("state", self.state.clone()),
+            (
+                "agents",
+                format!(
+                    "{} wanted: {} busy, {} idle, {} starting, {} leaving, {} troubled; {} outdated",
+                    self.agent_count,
+                    counts.busy,
+                    counts.idle,
+                    counts.starting,
+                    counts.leaving,
+                    counts.troubled,
+                    counts.outdated
+                ),
+            ),
+        ];
+        if let Some(queued) = self.queued_jobs {
+            lines.push(("queued", format!("{queued} jobs wait for an agent")));
+        }
+        if let Some(image) = &self.image {
+            let mut value = image.text();
+            if let Some(version) = &image.agent_version {
+                value.push_str(", agent ");
+                value.push_str(version);
+            }
+            if image.created_at.is_some() {
+                value.push_str(", made ");
+                value.push_str(&ago(image.created_at));
+            }
+            lines.push(("image", value));
+        }
+        let kind = self.instance_type.as_deref().unwrap_or("instance");
+        let project = self.project.as_deref().unwrap_or("default");
+        let profiles = match self.profiles.as_slice() {
+            [] => String::new(),
+            profiles => format!(", profiles {}", profiles.join(", ")),
+        };
+        lines.push(("instances", format!("{kind}, project {project}{profiles}")));
+        if let Some(azure) = &self.azure {
+            let id = azure
+                .pool_id
+                .map_or_else(|| "not found yet".to_owned(), |id| id.to_string());
+            lines.push((
+                "azure",
+                format!("{}, pool {} ({id})", azure.url, azure.pool_name),
+            ));
+        }
+        for (label, breaker) in [
+            ("incus calls", &self.incus_breaker),
+            ("azure calls", &self.azure_breaker),
+        ] {
+            if let Some(breaker) = breaker {
+                lines.push((label, breaker.line(now)));
+            }
+        }
+        if let Some(pass) = &self.last_pass {
+            let time = pass
+                .took_seconds
+                .map(|seconds| format!("{:.0} ms", seconds * 1e3));
+            lines.push((
+                "last pass",
+                format!(
+                    "#{} ({}) {}, took {}: {} started, {} in flight, {} failed",
+                    pass.number,
+                    plain(&pass.trigger),
+                    ago(pass.ended_at),
+                    time.as_deref().unwrap_or(NOTHING),
+                    pass.started,
+                    pass.in_flight,
+                    pass.failed
+                ),
+            ));
+        }
+        lines.push(("spec", or_nothing(self.spec_hash.as_deref())));
+        if !self.problems.is_empty() {
+            let problems: Vec<String> = self.problems.iter().map(|text| plain(text)).collect();
+            lines.push(("problems", problems.join("\n")));
+        }
+        lines
+    }
+}

@@ -1,0 +1,238 @@
+//! The four services of the fake.
+
+use iap_common::v1::agent_service_server::AgentService;
+use iap_common::v1::daemon_service_server::DaemonService;
+use iap_common::v1::pool_service_server::PoolService;
+use iap_common::v1::provision_service_server::ProvisionService;
+use iap_common::v1::*;
+use tokio_stream::StreamExt;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Messages, State, not_found};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl PoolService for State {
+    type WatchPoolsStream = Messages<WatchPoolsResponse>;
+
+    async fn list_pools(&self, _: Request<ListPoolsRequest>) -> Answer<ListPoolsResponse> {
+        self.check("ListPools")?;
+        Ok(Response::new(ListPoolsResponse {
+            pools: self.answers.pools.clone(),
+        }))
+    }
+
+    async fn get_pool(&self, request: Request<GetPoolRequest>) -> Answer<GetPoolResponse> {
+        let name = request.into_inner().name;
+        let pool = self
+            .answers
+            .pools
+            .iter()
+            .find(|pool| pool.name == name)
+            .cloned();
+        let pool =
+            pool.ok_or_else(|| not_found(&format!("no pool {name}"), "did you mean linux?"))?;
+        Ok(Response::new(GetPoolResponse { pool: Some(pool) }))
+    }
+
+    async fn watch_pools(&self, _: Request<WatchPoolsRequest>) -> Answer<Self::WatchPoolsStream> {
+        let scripts = &self.answers.pool_changes;
+        self.play("WatchPools", scripts, |pools| WatchPoolsResponse { pools })
+    }
+
+    async fn retry_pool(&self, request: Request<RetryPoolRequest>) -> Answer<RetryPoolResponse> {
+        self.check("RetryPool")?;
+        self.record(format!("{:?}", request.into_inner()));
+        Ok(Response::new(RetryPoolResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for State {
+    type WatchAgentsStream = Messages<WatchAgentsResponse>;
+    type StreamAgentLogStream = Messages<StreamAgentLogResponse>;
+
+    async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Answer<ListAgentsResponse> {
+        self.check("ListAgents")?;
+        let pool = request.into_inner().pool;
+        let mut agents = self.answers.agents.clone();
+        agents.retain(|agent| pool.is_empty() || agent.pool == pool);
+        Ok(Response::new(ListAgentsResponse { agents }))
+    }
+
+    async fn get_agent(&self, request: Request<GetAgentRequest>) -> Answer<GetAgentResponse> {
+        let name = request.into_inner().name;
+        let agent = self
+            .answers
+            .agents
+            .iter()
+            .find(|agent| agent.name == name)
+            .cloned();
+        let agent = agent
+            .ok_or_else(|| not_found(&format!("no agent {name}"), "list them: iapctl agents ls"))?;
+        Ok(Response::new(GetAgentResponse { agent: Some(agent) }))
+    }
+
+    async fn watch_agents(
+        &self,
+        _: Request<WatchAgentsRequest>,
+    ) -> Answer<Self::WatchAgentsStream> {
+        let scripts = &self.answers.agent_changes;
+        self.play("WatchAgents", scripts, |agents| WatchAgentsResponse {
+            agents,
+        })
+    }
+
+    async fn drain_agents(
+        &self,
+        request: Request<DrainAgentsRequest>,
+    ) -> Answer<DrainAgentsResponse> {
+        self.check("DrainAgents")?;
+        let request = request.into_inner();
+        self.record(format!("{request:?}"));
+        let mut agents = self.answers.agents.clone();
+        agents.retain(|agent| request.names.contains(&agent.name));
+        agents.iter_mut().for_each(|agent| agent.draining = true);
+        Ok(Response::new(DrainAgentsResponse { agents }))
+    }
+
+    async fn reap_agent(&self, request: Request<ReapAgentRequest>) -> Answer<ReapAgentResponse> {
+        self.check("ReapAgent")?;
+        self.record(format!("{:?}", request.into_inner()));
+        Ok(Response::new(ReapAgentResponse {}))
+    }
+
+    async fn stream_agent_log(
+        &self,
+        _: Request<StreamAgentLogRequest>,
+    ) -> Answer<Self::StreamAgentLogStream> {
+        let scripts = &self.answers.agent_log;
+        self.play("StreamAgentLog", scripts, |text| StreamAgentLogResponse {
+            chunk: text.into(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl ProvisionService for State {
+    type WatchProvisionJobStream = Messages<WatchProvisionJobResponse>;
+    type StreamProvisionLogStream = Messages<StreamProvisionLogResponse>;
+
+    async fn upload_agent_package(
+        &self,
+        request: Request<Streaming<UploadAgentPackageRequest>>,
+    ) -> Answer<UploadAgentPackageResponse> {
+        let mut chunks = request.into_inner();
+        let mut size = 0;
+        while let Some(chunk) = chunks.next().await {
+            size += chunk?.chunk.len() as u64;
+        }
+        self.record(format!("UploadAgentPackage {size} bytes"));
+        let sha256 = "5ca1ab1e".to_owned();
+        Ok(Response::new(UploadAgentPackageResponse { sha256, size }))
+    }
+
+    async fn create_provision_job(
+        &self,
+        request: Request<CreateProvisionJobRequest>,
+    ) -> Answer<CreateProvisionJobResponse> {
+        self.check("CreateProvisionJob")?;
+        let mut request = request.into_inner();
+        for script in &mut request.scripts {
+            let size = script.content.len();
+            script.name = format!("{} of {size} bytes", script.name);
+            script.content.clear();
+        }
+        self.record(format!("{request:#?}"));
+        Ok(Response::new(CreateProvisionJobResponse {
+            job: self.answers.jobs.first().cloned(),
+        }))
+    }
+
+    async fn list_provision_jobs(
+        &self,
+        _: Request<ListProvisionJobsRequest>,
+    ) -> Answer<ListProvisionJobsResponse> {
+        self.check("ListProvisionJobs")?;
+        Ok(Response::new(ListProvisionJobsResponse {
+            jobs: self.answers.jobs.clone(),
+        }))
+    }
+
+    async fn get_provision_job(
+        &self,
+        request: Request<GetProvisionJobRequest>,
+    ) -> Answer<GetProvisionJobResponse> {
+        let id = request.into_inner().id;
+        let job = self.answers.jobs.iter().find(|job| job.id == id).cloned();
+        let job = job.ok_or_else(|| {
+            not_found(
+                &format!("no provision job {id}"),
+                "list them: iapctl provision ls",
+            )
+        })?;
+        Ok(Response::new(GetProvisionJobResponse { job: Some(job) }))
+    }
+
+    async fn watch_provision_job(
+        &self,
+        _: Request<WatchProvisionJobRequest>,
+    ) -> Answer<Self::WatchProvisionJobStream> {
+        let scripts = &self.answers.job_events;
+        self.play("WatchProvisionJob", scripts, |event| {
+            WatchProvisionJobResponse { event: Some(event) }
+        })
+    }
+
+    async fn stream_provision_log(
+        &self,
+        _: Request<StreamProvisionLogRequest>,
+    ) -> Answer<Self::StreamProvisionLogStream> {
+        let scripts = &self.answers.job_log;
+        self.play("StreamProvisionLog", scripts, |text| {
+            StreamProvisionLogResponse { chunk: text.into() }
+        })
+    }
+
+    async fn cancel_provision_job(
+        &self,
+        request: Request<CancelProvisionJobRequest>,
+    ) -> Answer<CancelProvisionJobResponse> {
+        self.check("CancelProvisionJob")?;
+        self.record(format!("{:?}", request.into_inner()));
+        Ok(Response::new(CancelProvisionJobResponse {
+            job: self.answers.jobs.first().cloned(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl DaemonService for State {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Answer<GetStatusResponse> {
+        self.check("GetStatus")?;
+        Ok(Response::new(self.answers.status.clone()))
+    }
+
+    async fn get_version(&self, _: Request<GetVersionRequest>) -> Answer<GetVersionResponse> {
+        Ok(Response::new(GetVersionResponse {
+            version: self.answers.version.clone(),
+        }))
+    }
+
+    async fn get_config(&self, _: Request<GetConfigRequest>) -> Answer<GetConfigResponse> {
+        Ok(Response::new(self.answers.config.clone()))
+    }
+
+    async fn check_config(&self, _: Request<CheckConfigRequest>) -> Answer<CheckConfigResponse> {
+        Ok(Response::new(self.answers.checked.clone()))
+    }
+
+    async fn reload_config(
+        &self,
+        request: Request<ReloadConfigRequest>,
+    ) -> Answer<ReloadConfigResponse> {
+        self.record(format!("{:?}", request.into_inner()));
+        Ok(Response::new(self.answers.reloaded.clone()))
+    }
+}
