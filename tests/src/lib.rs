@@ -1,4 +1,8 @@
-//! What the system tests are made of.
+//! What the system tests are made of: the Azure DevOps simulator, the test bed, a host to test.
 
 pub mod azure_sim;
+pub mod bench;
 pub mod fault_proxy;
+pub mod host;
+pub mod testbed;
+pub mod wait;

@@ -1,0 +1,23 @@
+//! `iapd` as a process: what it says to a bad configuration and on a bad day, how it starts and
+//! stops, what it makes of an Incus that does not work.
+
+use std::time::Duration;
+
+mod process {
+    mod config;
+    mod grpc;
+    mod guests;
+    mod incus_faults;
+    mod incus_lost_answers;
+    mod incus_restarts;
+    mod private_incus;
+    mod program;
+    mod signals;
+    mod start;
+    mod way;
+}
+
+/// Starting and ending an agent takes about a second here; a busy machine needs more.
+const SOON: Duration = Duration::from_secs(60);
+/// For what needs no agent.
+const QUICK: Duration = Duration::from_secs(10);

@@ -1,0 +1,275 @@
+//! Azure fails: agents, jobs and registrations are the same afterwards.
+
+use std::time::Duration;
+
+use iap_tests::azure_sim::{FaultAction, FaultRule, HoldAt, Matching, NamedFault};
+use iap_tests::host::Host;
+use iap_tests::wait;
+
+use super::world::{
+    GRACE, no_problem, options, problem, queue, reload, running, runs_once, settled, settled_host,
+};
+use crate::SOON;
+
+const LIST: &str = "*/agents";
+
+fn answered(host: &Host, method: &str, path_end: &str, status: Option<u16>) -> usize {
+    let journal = host.sim.journal();
+    let hits = journal.iter().filter(|entry| {
+        entry.method == method && entry.path.ends_with(path_end) && entry.status == status
+    });
+    hits.count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_whose_answer_is_lost_is_made_again_and_not_twice() -> anyhow::Result<()> {
+    let mut host = Host::prepare(options(2)).await?;
+    host.sim
+        .named_fault(NamedFault::LosePostResponse { times: 2 });
+    host.start_daemon().await?;
+    let names = settled(&host, 2).await?;
+    assert_eq!(
+        answered(&host, "POST", "/agents", None),
+        2,
+        "two answers were lost"
+    );
+    // Whoever lost one has a registration of the second try, under the same name.
+    wait::never("another agent came", GRACE, async || {
+        let now = host.registrations();
+        Ok(now.iter().any(|name| !names.contains(name)).then_some(now))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_without_the_right_to_list_is_told_and_costs_no_agent() -> anyhow::Result<()> {
+    let host = settled_host(2).await?;
+    let job = queue(&host, Duration::from_secs(2))?;
+    let busy = running(&host, job).await?;
+    let forbidden = FaultAction::error(403, "AccessDeniedException");
+    host.sim
+        .fault(FaultRule::new(Matching::new("GET", LIST), forbidden));
+    problem(&host, "rejects the credential").await?;
+    runs_once(&host, job).await?;
+    let agents = host.agents().await?;
+    let idle = agents
+        .iter()
+        .find(|agent| agent.name != busy)
+        .expect("the other agent");
+    wait::never("the idle agent was touched", GRACE * 2, async || {
+        let instances = host.instances().await?;
+        Ok((!instances.contains(&idle.name)).then_some(instances))
+    })
+    .await?;
+    host.sim.clear_faults();
+    let after = settled(&host, 2).await?;
+    assert!(after.contains(&idle.name));
+    no_problem(&host).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn azure_is_left_alone_for_as_long_as_it_asks() -> anyhow::Result<()> {
+    let host = settled_host(1).await?;
+    let refusal = FaultAction::too_many_requests(4);
+    host.sim
+        .fault(FaultRule::new(Matching::new("GET", LIST), refusal).times(1));
+    wait::until("the list after the refusal", SOON, async || {
+        let journal = host.sim.journal();
+        // By the daemon: guests have credentials of their own, and are not held back.
+        let mut daemon = journal.iter().filter(|e| e.user_agent.starts_with("iapd"));
+        let Some(refused) = daemon.find(|entry| entry.status == Some(429)) else {
+            return Ok(None);
+        };
+        let Some(next) = daemon.next() else {
+            return Ok(None);
+        };
+        let pause = next.instant.duration_since(refused.instant);
+        assert!(pause >= Duration::from_millis(3900), "{pause:?}");
+        Ok(Some(()))
+    })
+    .await?;
+    settled(&host, 1).await?;
+    no_problem(&host).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_never_comes_holds_up_neither_a_job_nor_its_successor() -> anyhow::Result<()> {
+    let host = settled_host(1).await?;
+    let gate = host.sim.hold(Matching::new("GET", LIST), HoldAt::Before);
+    gate.wait_arrived(1, SOON).await?;
+    let (first, second) = (queue(&host, Duration::ZERO)?, queue(&host, Duration::ZERO)?);
+    runs_once(&host, first).await?;
+    runs_once(&host, second).await?;
+    gate.release();
+    settled(&host, 1).await.map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_in_between_are_survived() -> anyhow::Result<()> {
+    let host = settled_host(2).await?;
+    let before = host.registrations();
+    // Of the daemon's calls of any kind every other one fails.
+    let rule = |path| FaultRule {
+        probability: Some(0.5),
+        ..FaultRule::new(
+            Matching {
+                credential: Some(iap_tests::azure_sim::CredentialKind::Pat),
+                ..path
+            },
+            FaultAction::status(500),
+        )
+    };
+    host.sim.fault(rule(Matching::default()));
+    let jobs: Vec<u64> = (0..3)
+        .map(|_| queue(&host, Duration::ZERO))
+        .collect::<anyhow::Result<_>>()?;
+    for job in jobs {
+        runs_once(&host, job).await?;
+    }
+    host.sim.clear_faults();
+    let after = settled(&host, 2).await?;
+    assert!(after.iter().any(|name| !before.contains(name)));
+    no_problem(&host).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_agent_and_no_job_is_lost_while_azure_is_down() -> anyhow::Result<()> {
+    let host = settled_host(2).await?;
+    let job = queue(&host, Duration::from_secs(2))?;
+    let busy = running(&host, job).await?;
+    let idle = host
+        .registrations()
+        .into_iter()
+        .find(|name| *name != busy)
+        .expect("two agents");
+    host.sim.fault(FaultRule::new(
+        Matching::default(),
+        FaultAction::CloseBefore,
+    ));
+    problem(&host, "Azure is not usable").await?;
+    // Longer than offline agents are given.
+    wait::never("an agent was removed", GRACE * 3, async || {
+        let instances = host.instances().await?;
+        let both = instances.contains(&idle) && instances.contains(&busy);
+        Ok((!both).then_some(instances))
+    })
+    .await?;
+    host.sim.clear_faults();
+    runs_once(&host, job).await?;
+    let after = settled(&host, 2).await?;
+    assert!(after.contains(&idle), "{after:?}");
+    no_problem(&host).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_azure_pool_is_told_and_found_when_it_is_there() -> anyhow::Result<()> {
+    let mut host = Host::prepare(options(1)).await?;
+    let config = host.config(1).replace("pool: linux", "pool: 'Not Yet'");
+    std::fs::write(host.config_path(), config)?;
+    host.start_daemon().await?;
+    problem(&host, "no agent pool named \"Not Yet\"").await?;
+    assert!(host.instances().await?.is_empty());
+    let pool = host.sim.add_pool(iap_tests::host::ORG, "Not Yet");
+    host.wait_idle(1, SOON).await?;
+    assert_eq!(host.sim.agents(pool).len(), 1);
+    assert!(host.registrations().is_empty());
+    no_problem(&host).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_would_need_the_daemons_credential_is_not_started() -> anyhow::Result<()> {
+    let mut host = Host::prepare(options(2)).await?;
+    host.sim.switch(|switches| switches.no_authorization = true);
+    host.start_daemon().await?;
+    problem(&host, "agents fail to start").await?;
+    wait::never("an agent was started", Duration::from_secs(5), async || {
+        Ok(host.sim.session_posts().first().cloned())
+    })
+    .await?;
+    let posts = answered(&host, "POST", "/agents", Some(200));
+    let deleted = answered(&host, "DELETE", "", Some(204));
+    assert!((1..=10).contains(&posts), "{posts} registrations");
+    assert!(
+        host.registrations().len() <= 1 && deleted >= posts - 1,
+        "{posts} {deleted}"
+    );
+    assert!(host.instances().await?.len() <= 2);
+    host.sim
+        .switch(|switches| switches.no_authorization = false);
+    settled(&host, 2).await?;
+    no_problem(&host).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_agent_that_somebody_deleted_in_azure_is_replaced() -> anyhow::Result<()> {
+    let host = settled_host(1).await?;
+    let before = host.registrations().remove(0);
+    host.sim.named_fault(NamedFault::DeleteAgentExternally {
+        agent: before.clone(),
+    });
+    let after = wait::until("another agent", SOON, async || {
+        let after = settled(&host, 1).await?.remove(0);
+        Ok((after != before).then_some(after))
+    })
+    .await?;
+    assert_ne!(after, before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_azure_calls_busy_is_deleted_later() -> anyhow::Result<()> {
+    let host = settled_host(1).await?;
+    host.sim.named_fault(NamedFault::BusyDelete {
+        times: 2,
+        agent: None,
+    });
+    let job = queue(&host, Duration::ZERO)?;
+    let ran = runs_once(&host, job).await?;
+    let after = settled(&host, 1).await?;
+    assert_ne!(ran.agent.as_ref(), after.first());
+    let refused = host
+        .sim
+        .journal()
+        .into_iter()
+        .filter(|e| e.method == "DELETE");
+    assert_eq!(refused.filter(|entry| entry.status == Some(409)).count(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_moves_in_azure_gets_new_agents_there_and_leaves_none_behind()
+-> anyhow::Result<()> {
+    let mut host = settled_host(2).await?;
+    let old = host.registrations();
+    let job = queue(&host, Duration::from_secs(4))?;
+    let busy = running(&host, job).await?;
+    let other = host.sim.add_pool(iap_tests::host::ORG, "other");
+    reload(&host, &host.config(2).replace("pool: linux", "pool: other"))?;
+    wait::until("the idle agent to leave", SOON, async || {
+        Ok((host.registrations() == [busy.clone()]).then_some(()))
+    })
+    .await?;
+    runs_once(&host, job).await?;
+    wait::until("two agents in the other pool, online", SOON, async || {
+        let there = host.sim.agents(other);
+        let fresh = there
+            .iter()
+            .all(|agent| agent.online && !old.contains(&agent.name));
+        let done = fresh && there.len() == 2 && host.registrations().is_empty();
+        Ok((done && host.instances().await?.len() == 2).then_some(()))
+    })
+    .await
+    .map_err(|error| error.context(host.log()))?;
+    let job = iap_tests::azure_sim::JobRequest::new("other");
+    runs_once(&host, host.sim.queue_job(job)?).await?;
+
+    // And back, while the daemon does not look.
+    host.stop_daemon().await?;
+    host.write_config(2)?;
+    host.start_daemon().await?;
+    settled(&host, 2).await?;
+    wait::until("nothing to be left in the other pool", SOON, async || {
+        Ok(host.sim.agents(other).is_empty().then_some(()))
+    })
+    .await
+}

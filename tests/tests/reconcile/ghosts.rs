@@ -1,0 +1,110 @@
+//! Registrations without an instance.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use iap_common::v1;
+use iap_tests::host::{Host, ORG, PAT};
+use iap_tests::wait;
+use iapd::azure::{Azure, Credential, NewAgent};
+use iapd::registration::AgentKey;
+
+use super::world::{GRACE, no_problem, problem, settled, settled_host};
+use crate::SOON;
+
+async fn owner(host: &Host) -> anyhow::Result<String> {
+    let status = host
+        .daemon_service()
+        .await?
+        .get_status(v1::GetStatusRequest {})
+        .await?;
+    Ok(status.into_inner().owner)
+}
+
+/// Registers an agent that nobody runs.
+async fn ghost(host: &Host, name: &str, owner: &str, pool: &str) -> anyhow::Result<()> {
+    let credential = Credential::Pat(PAT.into());
+    let azure = Azure::new(&host.sim.url(ORG), credential, None, Arc::new(|_| ()))?;
+    let agent = NewAgent {
+        name: name.to_owned(),
+        version: "4.275.0".into(),
+        os_description: "Linux".into(),
+        public_key: AgentKey::generate()?.public(),
+        system_capabilities: BTreeMap::from([
+            ("iap.owner".to_owned(), owner.to_owned()),
+            ("iap.pool".to_owned(), pool.to_owned()),
+        ]),
+    };
+    azure
+        .create_agent(host.azure_pool.try_into()?, &agent)
+        .await?;
+    Ok(())
+}
+
+async fn wait_swept(host: &Host, name: &str) -> anyhow::Result<()> {
+    wait::until("the ghost to be swept", SOON, async || {
+        Ok((!host.registrations().iter().any(|other| other == name)).then_some(()))
+    })
+    .await
+    .map_err(|error| error.context(host.log()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ghost_of_ours_is_swept_after_its_grace_and_no_other() -> anyhow::Result<()> {
+    let host = settled_host(1).await?;
+    let owner = owner(&host).await?;
+    for (name, owner, pool) in [
+        ("ghost-owner", "somebody-else", host.pool.as_str()),
+        ("ghost-pool", owner.as_str(), "another-pool"),
+        ("ghost-ours", owner.as_str(), host.pool.as_str()),
+    ] {
+        ghost(&host, name, owner, pool).await?;
+    }
+    let began = std::time::Instant::now();
+    wait_swept(&host, "ghost-ours").await?;
+    assert!(
+        began.elapsed() >= GRACE,
+        "swept after {:?}",
+        began.elapsed()
+    );
+    wait::never("a ghost of another went", GRACE * 2, async || {
+        let left = host.registrations();
+        let both = ["ghost-owner", "ghost-pool"]
+            .iter()
+            .all(|name| left.iter().any(|n| n == name));
+        Ok((!both || left.len() != 3).then_some(left))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_ours_online_elsewhere_suspends_the_sweep() -> anyhow::Result<()> {
+    let mut host = settled_host(1).await?;
+    let owner = owner(&host).await?;
+    let clone = host.registrations().remove(0);
+    // From here on it is an agent with our tags on an instance that is not ours.
+    host.stop_daemon().await?;
+    host.incus(&["config", "set", &clone, "user.iapd.owner=the-clone"])?;
+    host.start_daemon().await?;
+    problem(&host, "clone of this host").await?;
+    ghost(&host, "ghost-ours", &owner, &host.pool).await?;
+    wait::never("something was swept", GRACE * 3, async || {
+        let left = host.registrations();
+        let both = left.contains(&clone) && left.iter().any(|name| name == "ghost-ours");
+        Ok((!both).then_some(left))
+    })
+    .await?;
+    assert!(
+        host.instances().await?.contains(&clone),
+        "what is not ours is not touched"
+    );
+
+    host.incus(&["delete", "-f", &clone])?;
+    // Azure keeps its session for a while.
+    host.sim.advance(Duration::from_secs(400));
+    wait_swept(&host, "ghost-ours").await?;
+    wait_swept(&host, &clone).await?;
+    settled(&host, 1).await?;
+    no_problem(&host).await
+}
