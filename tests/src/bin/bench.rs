@@ -1,3 +1,50 @@
-//! Benchmarks, to be.
+//! Benchmarks on the real Incus and the simulator. Each prints the floor that was measured in the
+//! same run (the same calls, with ready keys and registrations and nothing around them) and the
+//! ratio to it: seconds say little about another machine.
 
-fn main() {}
+use clap::{Parser, Subcommand};
+
+use iap_tests::bench::{fill, replace, report, steady};
+
+/// Measure iapd against its floors (build it first: cargo build --release -p iapd)
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// From a job's end to the next agent's session
+    Replace {
+        /// Jobs, and rounds of the floor
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+    },
+    /// From an empty pool to all agents' sessions
+    Fill {
+        /// Agents
+        #[arg(long, default_value_t = 24)]
+        agents: usize,
+    },
+    /// What idle agents cost
+    Steady {
+        /// Agents
+        #[arg(long, default_value_t = 24)]
+        agents: usize,
+        /// How long to look
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    report::machine().await?;
+    match args.what {
+        What::Replace { rounds } => replace::run(rounds).await,
+        What::Fill { agents } => fill::run(agents).await,
+        What::Steady { agents, seconds } => steady::run(agents, seconds).await,
+    }
+}

@@ -1,0 +1,7 @@
+//! What the benchmarks are made of.
+
+pub mod fill;
+pub mod floor;
+pub mod replace;
+pub mod report;
+pub mod steady;
