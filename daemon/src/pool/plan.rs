@@ -462,12 +462,11 @@ fn adjust_count(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight
     }
     // A few at a time: capacity stays while the pool turns over.
     let at_once = (situation.wanted / 4).max(1);
-    let leaving = slots.leaving;
     for candidate in slots
         .candidates
         .iter()
         .filter(|c| c.outdated)
-        .take(at_once.saturating_sub(leaving))
+        .take(at_once.saturating_sub(slots.leaving_soon))
     {
         plan.actions.push(candidate.dismiss(DrainReason::Outdated));
     }
@@ -511,6 +510,8 @@ struct Slots {
     present: usize,
     /// Agents asked to leave that still hold a slot.
     leaving: usize,
+    /// Those of them that have no job to wait for.
+    leaving_soon: usize,
     /// Instances that an operation of an earlier life may still be making or removing: no slot of
     /// theirs is filled, and nobody goes because of them.
     unsettled: usize,
@@ -534,6 +535,7 @@ impl Slots {
             launching: launches.len(),
             present: 0,
             leaving: 0,
+            leaving_soon: 0,
             unsettled: 0,
             candidates: Vec::new(),
         };
@@ -556,6 +558,7 @@ impl Slots {
             }
             if entry.drain() != Drain::No {
                 slots.leaving += 1;
+                slots.leaving_soon += usize::from(state != AgentState::Busy);
                 continue;
             }
             slots.present += 1;

@@ -161,6 +161,8 @@ pub struct Reconciler {
     seen: Observation,
     foreign: Vec<String>,
     listed_at: Option<Instant>,
+    /// The last pass planned for this moment: what was due by then has had its chance.
+    planned_at: Option<Instant>,
     /// An action changed something since: the last look may not be planned on.
     is_stale: bool,
     incus_error: Option<String>,
@@ -201,6 +203,7 @@ impl Reconciler {
             seen: Observation::default(),
             foreign: Vec::new(),
             listed_at: None,
+            planned_at: None,
             is_stale: true,
             incus_error: None,
             image: ImageStatus::default(),
@@ -300,16 +303,16 @@ impl Reconciler {
         if self.is_calm(now) {
             interval *= CALM;
         }
-        let mut due = self.listed_at.map_or(now + interval, |at| at + interval);
-        if let Some(next) = self.breaker.next_try() {
-            due = due.min(next);
-        }
-        for (name, entry) in self.ledger.iter() {
-            if let (Some(at), None) = (entry.retry_at, self.in_flight.doing(name)) {
-                due = due.min(at);
-            }
-        }
-        due.max(now + CLOSEST_PASSES)
+        let due = self.listed_at.map_or(now + interval, |at| at + interval);
+        let retries = self
+            .ledger
+            .iter()
+            .filter(|(name, _)| self.in_flight.doing(name).is_none())
+            .filter_map(|(_, entry)| entry.retry_at)
+            .chain(self.breaker.next_try())
+            // What was due and led to nothing waits for something to change.
+            .filter(|at| self.planned_at.is_none_or(|planned| *at > planned));
+        retries.fold(due, Instant::min).max(now + CLOSEST_PASSES)
     }
 
     /// Whether nothing is expected to change but by an event, and events come.
@@ -338,6 +341,7 @@ impl Reconciler {
         self.settle_found().await;
         self.note_progress(now);
         let plan = self.plan(now);
+        self.planned_at = Some(now);
         let started = self.apply(plan, now);
         self.answer_requests();
         self.hurry_azure();

@@ -6,7 +6,7 @@ use iap_tests::azure_sim::{JobRequest, JobResult};
 use iap_tests::host::AZURE_POOL;
 use iap_tests::wait;
 
-use super::world::{drain, queue, runs_once, settled, settled_host};
+use super::world::{drain, queue, running, runs_once, settled, settled_host};
 use crate::SOON;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,6 +35,26 @@ async fn a_job_assigned_while_its_agent_is_drained_is_not_lost() -> anyhow::Resu
         let after = settled(&host, 1).await?.remove(0);
         assert_ne!(before, after);
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_leaves_after_its_job_is_waited_for_quietly() -> anyhow::Result<()> {
+    let host = settled_host(1).await?;
+    let job = queue(&host, Duration::from_secs(6))?;
+    let agent = running(&host, job).await?;
+    drain(&host, &agent).await?;
+    let passes = async || {
+        let pass = host.status().await?.last_pass;
+        anyhow::Ok(pass.map_or(0, |pass| pass.number))
+    };
+    let before = passes().await?;
+    runs_once(&host, job).await?;
+    // A look a second and one for each event, not one as soon as the last has ended.
+    let after = passes().await?;
+    assert!(after - before < 60, "{before} to {after}\n{}", host.log());
+    let left = settled(&host, 1).await?;
+    assert_ne!(left[0], agent);
     Ok(())
 }
 

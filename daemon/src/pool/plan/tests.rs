@@ -509,6 +509,23 @@ fn outdated_idle_agents_are_replaced_a_few_at_a_time() {
 }
 
 #[test]
+fn an_outdated_agent_that_leaves_after_its_job_holds_up_no_idle_one() {
+    let mut world = World::new(2);
+    world.agent("busy", 1, true);
+    world.agent("idle", 2, false);
+    world.instances.get_mut("busy").unwrap().drain = Drain::Finish;
+    world.image = Some("newer");
+    let plan = world.step();
+    let notes: Vec<&str> = plan
+        .actions
+        .iter()
+        .filter(|action| matches!(action, Action::NoteDrain { .. }))
+        .map(Action::name)
+        .collect();
+    assert_eq!(notes, ["idle"], "{plan:?}");
+}
+
+#[test]
 fn a_forced_drain_is_noted_before_it_kills() {
     let mut world = World::new(1);
     world.agent("a", 1, true);
