@@ -126,7 +126,7 @@ impl AzureSim {
         if let Some(path) = &options.unix_socket {
             let listener =
                 bind_unix(path).with_context(|| format!("listening on {}", path.display()))?;
-            tasks.spawn(server::serve(listener, Door::new(&hub, Offer::Everything)));
+            tasks.spawn(server::serve(listener, Door::new(&hub, Offer::ByHost)));
         }
         tasks.spawn(tick(Arc::clone(&hub)));
         Ok(Self {

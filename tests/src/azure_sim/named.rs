@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
+    auth::CredentialKind,
     faults::{FaultAction, FaultRule, Matching},
     jobs::JobRequest,
     options::PatMode,
@@ -159,6 +160,7 @@ impl State {
             NamedFault::RevokeToken { agent } => {
                 let matching = Matching {
                     agent: Some(agent),
+                    credential: Some(CredentialKind::AgentToken),
                     ..Matching::default()
                 };
                 let action = FaultAction::error(403, "TaskAgentAccessTokenExpiredException");

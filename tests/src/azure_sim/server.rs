@@ -14,7 +14,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    http::{HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts},
+    http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
     serve::Listener,
@@ -60,6 +60,9 @@ pub(super) enum Offer {
     Everything,
     AllButTokens,
     TokensOnly,
+    /// Everything, each at the host it belongs to: a guest's socket leads here whatever host a
+    /// URL in its files names, and a wrong one must not go unnoticed.
+    ByHost,
 }
 
 /// What a connection needs to answer requests.
@@ -280,6 +283,9 @@ impl State {
             broken_off: false,
         });
         let target = match place {
+            _ if offer == Offer::ByHost && !self.is_at(text(header::HOST), path) => {
+                Target::Answer(StatusCode::MISDIRECTED_REQUEST.into_response())
+            }
             Some((org, rest)) if rest.eq_ignore_ascii_case(TOKEN_PATH) => {
                 let here = offer != Offer::AllButTokens && parts.method == Method::POST;
                 if here {
@@ -311,6 +317,19 @@ impl State {
             fault,
             gates: self.gates_for(&subject),
         }
+    }
+
+    /// Returns whether `host` is where `path` is to be found.
+    fn is_at(&self, host: Option<&str>, path: &str) -> bool {
+        let is_token = path.to_ascii_lowercase().ends_with(TOKEN_PATH);
+        let url = if is_token {
+            &self.token_url
+        } else {
+            &self.public_url
+        };
+        let authority = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        let authority = authority.split('/').next();
+        host.is_some_and(|host| Some(host) == authority)
     }
 
     /// Finds the name of the agent a request is from or about.
