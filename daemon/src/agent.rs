@@ -119,7 +119,11 @@ impl InstanceFacts {
             drain: Drain::parse(value(key::DRAIN)),
             image: value(key::BASE_IMAGE).unwrap_or_default().to_owned(),
             created_at: instance.created_at,
-            location: instance.location.clone(),
+            // What Incus says where there is no cluster.
+            location: Some(&instance.location)
+                .filter(|location| *location != "none")
+                .cloned()
+                .unwrap_or_default(),
         }
     }
 }

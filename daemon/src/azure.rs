@@ -42,10 +42,12 @@ use crate::calls::CallObserver;
 pub struct Deadlines {
     /// Until a connection stands.
     pub connect: Duration,
-    /// A whole call.
+    /// A whole call: Azure slows callers down by up to 30 s before it refuses them.
     pub call: Duration,
-    /// A call that lists: Azure slows callers down by up to 30 s before it refuses them.
+    /// A call that lists.
     pub list: Duration,
+    /// A pause that Azure asked for is waited out up to this long.
+    pub pause: Duration,
     /// A download has no end in sight, so this bounds the time without a byte.
     pub silence: Duration,
 }
@@ -54,8 +56,9 @@ impl Default for Deadlines {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
-            call: Duration::from_secs(30),
-            list: Duration::from_secs(60),
+            call: Duration::from_secs(60),
+            list: Duration::from_secs(90),
+            pause: Duration::from_secs(60),
             silence: Duration::from_secs(30),
         }
     }
@@ -102,6 +105,17 @@ impl Azure {
     /// Returns the organisation's or collection's URL, without a trailing slash.
     pub fn url(&self) -> &str {
         self.transport().url()
+    }
+
+    /// Returns whether Azure asked for a pause in the last minutes.
+    pub fn is_throttled(&self) -> bool {
+        self.transport().is_throttled()
+    }
+
+    /// Returns whether the next call is made with another token than the last one was, because
+    /// its file has changed.
+    pub async fn has_new_token(&self) -> bool {
+        self.transport().has_new_token().await
     }
 
     /// Returns whether this is Azure DevOps Services or a server of one's own. Asked once.

@@ -257,21 +257,30 @@ impl Supervisor {
         if let Some((_, link, _)) = found {
             return Ok(link.clone());
         }
-        let credential = match &azure.credential {
-            CredentialSpec::Pat(pat) => Credential::Pat(pat.expose().to_owned()),
-            CredentialSpec::PatFile(path) => Credential::PatFile(path.clone()),
+        // Azure counts by credential, so all links of one share its client and its pauses.
+        let same = |old: &AzureKey| (&old.0, &old.2, &old.3) == (&key.0, &key.2, &key.3);
+        let client = match self.links.iter().find(|(old, ..)| same(old)) {
+            Some((_, link, _)) => link.azure().clone(),
+            None => self.client(azure)?,
         };
-        let client = Azure::new(
-            &azure.url,
-            credential,
-            azure.ca_file.as_deref(),
-            Arc::clone(&self.azure_calls),
-        )?;
         let (link, poller) = AzureLink::new(client, &azure.pool, azure.poll_interval);
         let stop_link = stop.child_token();
         self.spawn_poller(poller, &azure.pool, stop_link.clone());
         self.links.push((key, link.clone(), stop_link));
         Ok(link)
+    }
+
+    fn client(&self, azure: &AzureSpec) -> Result<Azure, AzureError> {
+        let credential = match &azure.credential {
+            CredentialSpec::Pat(pat) => Credential::Pat(pat.expose().to_owned()),
+            CredentialSpec::PatFile(path) => Credential::PatFile(path.clone()),
+        };
+        Azure::new(
+            &azure.url,
+            credential,
+            azure.ca_file.as_deref(),
+            Arc::clone(&self.azure_calls),
+        )
     }
 
     fn spawn_poller(&mut self, poller: AzurePoller, pool: &str, stop: CancellationToken) {

@@ -120,7 +120,10 @@ impl Azure {
         capabilities: &BTreeMap<String, String>,
     ) -> Result<(), AzureError> {
         let path = format!("{}/usercapabilities", agent_path(pool, id));
-        let request = Request::put(Operation::SetCapabilities, path).body(capabilities);
+        // Microsoft's references disagree whether it ever left preview; both sides take this.
+        let request = Request::put(Operation::SetCapabilities, path)
+            .version("6.0-preview.1")
+            .body(capabilities);
         self.transport().done(request).await
     }
 }

@@ -83,6 +83,16 @@ pub(super) fn refusal(
     let status = answer.status;
     let refusal: Refusal = serde_json::from_slice(answer.content()).unwrap_or_default();
     let words = line(&token.mask(&words(answer, &refusal)));
+    if let Some(origin) = moved(answer, &path) {
+        return AzureError::Status {
+            operation,
+            status,
+            type_key: String::new(),
+            message: format!("it is at {origin} now: change the configured URL"),
+            path,
+            retry_after: answer.pause,
+        };
+    }
     match rejection(answer, &words) {
         Some(reason) => AzureError::Rejected {
             operation,
@@ -98,6 +108,15 @@ pub(super) fn refusal(
             retry_after: answer.pause,
         },
     }
+}
+
+/// Returns where a redirect leads that keeps the path, as from http to https: no sign-in page.
+fn moved(answer: &Answer, path: &str) -> Option<String> {
+    if !answer.status.is_redirection() {
+        return None;
+    }
+    let to = Url::parse(answer.header(LOCATION.as_str())).ok()?;
+    (to.path() == path).then(|| to.origin().ascii_serialization())
 }
 
 /// Says what the credential lacks, if that is what the answer means.

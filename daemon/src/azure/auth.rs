@@ -38,6 +38,8 @@ pub(super) enum TokenSource {
     File {
         path: PathBuf,
         read: Mutex<Option<ReadFile>>,
+        /// As it was when it was read last, also after a rejection.
+        seen: Mutex<Option<Stamp>>,
     },
 }
 
@@ -49,7 +51,7 @@ pub(super) struct ReadFile {
 
 /// Tells one state of a file from the next.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     modified: Option<SystemTime>,
     len: u64,
 }
@@ -63,17 +65,19 @@ impl TokenSource {
             Credential::PatFile(path) => Self::File {
                 path,
                 read: Mutex::new(None),
+                seen: Mutex::new(None),
             },
         })
     }
 
     /// Returns the token to use now.
     pub(super) async fn current(&self) -> Result<Arc<Token>, AzureError> {
-        let (path, read) = match self {
+        let (path, read, seen) = match self {
             Self::Fixed(token) => return Ok(Arc::clone(token)),
-            Self::File { path, read } => (path, read),
+            Self::File { path, read, seen } => (path, read, seen),
         };
         let stamp = stamp_of(path).await?;
+        *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
         if let Some(known) = &*read.lock().unwrap_or_else(PoisonError::into_inner)
             && known.stamp == stamp
         {
@@ -85,6 +89,17 @@ impl TokenSource {
             token: Arc::clone(&token),
         });
         Ok(token)
+    }
+
+    /// Returns whether the file is another one than was read last.
+    pub(super) async fn has_changed(&self) -> bool {
+        match self {
+            Self::Fixed(_) => false,
+            Self::File { path, seen, .. } => {
+                let before = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+                matches!(stamp_of(path).await, Ok(stamp) if Some(stamp) != before)
+            }
+        }
     }
 
     /// Forgets what was read, so that a token replaced within a tick of the file's clock is seen.
@@ -248,7 +263,10 @@ mod tests {
         file.as_file().set_modified(modified).unwrap();
         assert_eq!(source.current().await.unwrap().spellings[0], "older");
         source.forget();
+        assert!(!source.has_changed().await);
         assert_eq!(source.current().await.unwrap().spellings[0], "newer");
+        std::fs::write(file.path(), "longer than before").unwrap();
+        assert!(source.has_changed().await);
     }
 
     #[tokio::test]

@@ -238,6 +238,13 @@ impl AzureError {
         }
     }
 
+    /// Returns whether Azure may have done what was asked, although it did not say so.
+    pub fn may_have_worked(&self) -> bool {
+        self.is_transient()
+            && !matches!(self, Self::Paused { .. })
+            && !matches!(self, Self::Status { status, .. } if status.is_client_error())
+    }
+
     /// Returns whether Azure itself says that the agent or its pool does not exist. Any other
     /// `404` (a wrong URL, a proxy) says nothing about agents.
     pub fn is_not_found(&self) -> bool {

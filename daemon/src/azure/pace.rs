@@ -14,6 +14,9 @@ use tokio::time::Instant;
 /// welcome to be told again.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// How long a pause is remembered: the window that Azure counts over.
+const LATELY: Duration = Duration::from_secs(300);
+
 /// The pause all calls of one client keep.
 #[derive(Debug, Default)]
 pub(super) struct Pause(Mutex<Option<Instant>>);
@@ -24,6 +27,12 @@ impl Pause {
         let until = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let left = until.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
+    }
+
+    /// Returns whether a pause ran lately.
+    pub(super) fn was_lately(&self) -> bool {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until + LATELY)
     }
 
     /// Keeps still for `pause` from now, unless a longer pause runs already.

@@ -31,6 +31,7 @@ fn impatient() -> Deadlines {
         connect: SOON,
         call: SOON,
         list: SOON,
+        pause: Duration::ZERO,
         silence: SOON,
     }
 }
@@ -246,7 +247,11 @@ async fn calls_are_reported_with_their_outcome() {
     let observer = Arc::clone(&seen);
     let observer: CallObserver =
         Arc::new(move |report| observer.lock().unwrap().push((report.kind, report.outcome)));
-    let azure = watched(&script, Deadlines::default(), observer);
+    let deadlines = Deadlines {
+        pause: Duration::ZERO,
+        ..Deadlines::default()
+    };
+    let azure = watched(&script, deadlines, observer);
     let _ = azure.agents(11).await;
     let _ = azure.agents(11).await;
     let _ = azure.agent(11, 42).await;

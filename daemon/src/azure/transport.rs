@@ -183,7 +183,7 @@ impl Transport {
         read: impl FnOnce(Operation, Answer) -> Result<T, AzureError>,
     ) -> Result<T, AzureError> {
         let operation = request.operation;
-        self.check_pause(operation)?;
+        self.keep_pause(operation).await?;
         let token = self.tokens.current().await?;
         let started = Instant::now();
         let result = match timeout(deadline, self.exchange(request, max_size, &token)).await {
@@ -260,7 +260,7 @@ impl Transport {
         let mut builder = self.http.get(url.clone());
         let mut token = None;
         if self.owns(&url) {
-            self.check_pause(operation)?;
+            self.keep_pause(operation).await?;
             let current = self.tokens.current().await?;
             builder = self.authorized(builder, &current);
             token = Some(current);
@@ -299,14 +299,29 @@ impl Transport {
         url
     }
 
-    fn check_pause(&self, operation: Operation) -> Result<(), AzureError> {
-        match self.pause.left() {
-            Some(retry_after) => Err(AzureError::Paused {
-                operation,
-                retry_after,
-            }),
-            None => Ok(()),
+    /// Waits out the pause that Azure asked for, since what takes several calls would otherwise
+    /// stop half way. A pause that is too long to wait for is an error.
+    async fn keep_pause(&self, operation: Operation) -> Result<(), AzureError> {
+        let patience = Instant::now() + self.deadlines.pause;
+        while let Some(retry_after) = self.pause.left() {
+            if Instant::now() + retry_after > patience {
+                return Err(AzureError::Paused {
+                    operation,
+                    retry_after,
+                });
+            }
+            tokio::time::sleep(retry_after).await;
         }
+        Ok(())
+    }
+
+    pub(super) async fn has_new_token(&self) -> bool {
+        self.tokens.has_changed().await
+    }
+
+    /// Returns whether Azure asked for a pause lately.
+    pub(super) fn is_throttled(&self) -> bool {
+        self.pause.was_lately()
     }
 
     fn note_pause(&self, response: &Response) -> Option<Duration> {

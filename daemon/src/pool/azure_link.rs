@@ -23,7 +23,13 @@ const HURRIED_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a hurry lasts after it was last asked for.
 const HURRY_LASTS: Duration = Duration::from_secs(5);
 /// Lists never follow each other faster.
-const CLOSEST: Duration = Duration::from_millis(250);
+const CLOSEST: Duration = Duration::from_millis(500);
+/// The number of waiting jobs may be this old.
+const LONGEST_JOBS_AGE: Duration = Duration::from_secs(30);
+/// And counting them is worth no longer wait: the agents are what matters.
+const JOBS_DEADLINE: Duration = Duration::from_secs(5);
+/// While the credential is rejected, its file is looked at this often.
+const TOKEN_LOOK: Duration = Duration::from_secs(2);
 
 /// What Azure thinks of the credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,6 +86,7 @@ pub struct AzureLink {
 struct Wish {
     now: Notify,
     hurry: Notify,
+    retry: Notify,
 }
 
 impl AzureLink {
@@ -100,6 +107,9 @@ impl AzureLink {
             publish,
             breaker: Breaker::default(),
             hurried_until: None,
+            not_before: None,
+            jobs_at: None,
+            waiting_jobs: None,
         };
         (link, poller)
     }
@@ -134,6 +144,12 @@ impl AzureLink {
         self.wish.now.notify_one();
     }
 
+    /// Asks for a list now, also while failures hold them back. A pause that Azure asked for is
+    /// kept all the same.
+    pub fn retry(&self) {
+        self.wish.retry.notify_one();
+    }
+
     /// Asks for quicker lists for a while.
     pub fn hurry(&self) {
         self.wish.hurry.notify_one();
@@ -149,6 +165,11 @@ pub struct AzurePoller {
     publish: watch::Sender<Arc<AzureView>>,
     breaker: Breaker,
     hurried_until: Option<Instant>,
+    /// Azure asked to be left alone until then.
+    not_before: Option<Instant>,
+    /// When waiting jobs were counted, and how many there were.
+    jobs_at: Option<Instant>,
+    waiting_jobs: Option<u32>,
 }
 
 impl AzurePoller {
@@ -168,7 +189,7 @@ impl AzurePoller {
         }
     }
 
-    async fn poll(&self, began: Instant) -> Result<(i32, AzureList), PollError> {
+    async fn poll(&mut self, began: Instant) -> Result<(i32, AzureList), PollError> {
         let known = self.publish.borrow().pool_id;
         let pool_id = match known {
             Some(id) => id,
@@ -181,20 +202,14 @@ impl AzurePoller {
                 }
             },
         };
+        let jobs_due = self
+            .jobs_at
+            .is_none_or(|at| began.duration_since(at) >= self.interval.min(LONGEST_JOBS_AGE));
         let agents = self.azure.agents(pool_id).await?;
-        // Only tells how long the queue is; an old server without this call is no reason to fail.
-        let waiting_jobs = match self.azure.unfinished_jobs(pool_id).await {
-            Ok(jobs) => {
-                let waiting = jobs
-                    .iter()
-                    .filter(|j| j.result.is_none() && j.assign_time.is_none());
-                u32::try_from(waiting.count()).ok()
-            }
-            Err(error) => {
-                debug!(error = %chain(&error), "cannot list unfinished jobs");
-                None
-            }
-        };
+        if jobs_due {
+            self.jobs_at = Some(began);
+            self.waiting_jobs = self.count_waiting_jobs(pool_id).await;
+        }
         let agents = agents
             .into_iter()
             .map(|agent| (agent.name.clone(), agent))
@@ -203,9 +218,30 @@ impl AzurePoller {
             began,
             at: Timestamp::now(),
             agents: Arc::new(agents),
-            waiting_jobs,
+            waiting_jobs: self.waiting_jobs,
         };
         Ok((pool_id, list))
+    }
+
+    /// Only tells how long the queue is; an old server without this call is no reason to fail.
+    async fn count_waiting_jobs(&self, pool_id: i32) -> Option<u32> {
+        let jobs = self.azure.unfinished_jobs(pool_id);
+        match tokio::time::timeout(JOBS_DEADLINE, jobs).await {
+            Ok(Ok(jobs)) => {
+                let waiting = jobs
+                    .iter()
+                    .filter(|j| j.result.is_none() && j.assign_time.is_none());
+                u32::try_from(waiting.count()).ok()
+            }
+            Ok(Err(error)) => {
+                debug!(error = %chain(&error), "cannot list unfinished jobs");
+                None
+            }
+            Err(_) => {
+                debug!("listing unfinished jobs takes too long");
+                None
+            }
+        }
     }
 
     fn take(&mut self, result: Result<(i32, AzureList), PollError>, began: Instant) {
@@ -221,6 +257,12 @@ impl AzurePoller {
                 view.list = Some(list);
                 view.usable = true;
                 view.credential = CredentialState::Accepted;
+            }
+            // Not asked: nothing is known to be wrong, and the last list stands with its age.
+            Err(PollError::Azure(AzureError::Paused { retry_after, .. })) => {
+                debug!(azure_pool = %self.pool, ?retry_after, "Azure wants to be left alone");
+                self.not_before = Some(now + retry_after);
+                return;
             }
             Err(error) => {
                 let text = chain(&error).to_string();
@@ -248,15 +290,18 @@ impl AzurePoller {
 
     /// Waits until the next list is due.
     async fn pause(&mut self, began: Instant) {
+        if let Some(at) = self.not_before.take() {
+            tokio::time::sleep_until(at).await;
+            return;
+        }
         loop {
             let now = Instant::now();
             if self.breaker.allowance(now) == Allowance::Nothing {
-                if let Some(next) = self.breaker.next_try() {
-                    tokio::time::sleep_until(next).await;
-                }
+                self.sit_out().await;
                 return;
             }
-            let hurried = self.hurried_until.is_some_and(|until| now < until);
+            let hurried =
+                self.hurried_until.is_some_and(|until| now < until) && !self.azure.is_throttled();
             let interval = if hurried {
                 self.interval.min(HURRIED_INTERVAL)
             } else {
@@ -268,10 +313,33 @@ impl AzurePoller {
                     tokio::time::sleep_until(began + CLOSEST).await;
                     return;
                 }
+                () = self.wish.retry.notified() => return,
                 () = self.wish.hurry.notified() => {
                     self.hurried_until = Some(Instant::now() + HURRY_LASTS);
                 }
             }
+        }
+    }
+
+    /// Waits for the next try after a failure, for somebody who asks for it sooner, or for a
+    /// new token in place of one that was rejected.
+    async fn sit_out(&mut self) {
+        let Some(next) = self.breaker.next_try() else {
+            return;
+        };
+        let is_rejected = self.publish.borrow().credential == CredentialState::Rejected;
+        let new_token = async {
+            loop {
+                tokio::time::sleep(TOKEN_LOOK).await;
+                if is_rejected && self.azure.has_new_token().await {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = self.wish.retry.notified() => {}
+            () = new_token => info!(azure_pool = %self.pool, "found a new token"),
         }
     }
 

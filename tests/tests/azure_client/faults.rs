@@ -130,7 +130,11 @@ async fn a_hang_ends_at_the_deadline_and_a_delay_does_not() {
 
 #[tokio::test]
 async fn a_rate_limit_stops_all_calls_of_the_client_for_as_long_as_azure_said() {
-    let world = World::new().await;
+    let impatient = Deadlines {
+        pause: Duration::ZERO,
+        ..Deadlines::default()
+    };
+    let world = World::with(SimOptions::default(), impatient).await;
     world.fault("GET", AGENTS, FaultAction::too_many_requests(7));
     let error = world.failed_list().await;
     assert!(error.is_transient());
@@ -139,13 +143,26 @@ async fn a_rate_limit_stops_all_calls_of_the_client_for_as_long_as_azure_said() 
     assert!(error.is_transient() && error.retry_after().unwrap() > Duration::from_secs(5));
     assert_eq!(world.sim.journal().len(), 1);
 
-    let world = World::new().await;
+    let world = World::with(SimOptions::default(), impatient).await;
     world
         .sim
         .named_fault(NamedFault::RateLimitDelayWith200 { seconds: 9 });
     world.azure.agents(world.pool).await.unwrap();
     assert!(world.failed_list().await.retry_after().unwrap() > Duration::from_secs(7));
     assert_eq!(world.sim.journal().len(), 1);
+}
+
+#[tokio::test]
+async fn a_short_pause_is_waited_out() {
+    let world = World::new().await;
+    world
+        .sim
+        .named_fault(NamedFault::RateLimitDelayWith200 { seconds: 1 });
+    world.azure.agents(world.pool).await.unwrap();
+    let asked = std::time::Instant::now();
+    world.azure.agents(world.pool).await.unwrap();
+    assert!(asked.elapsed() > Duration::from_millis(900));
+    assert!(world.azure.is_throttled());
 }
 
 #[tokio::test]

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use iap_tests::azure_sim::{FaultAction, FaultRule, HoldAt, Matching, NamedFault};
+use anyhow::Context;
+use iap_tests::azure_sim::{CredentialKind, FaultAction, FaultRule, HoldAt, Matching, NamedFault};
 use iap_tests::host::Host;
 use iap_tests::wait;
 
 use super::world::{
-    GRACE, no_problem, options, problem, queue, reload, running, runs_once, settled, settled_host,
+    GRACE, drain, no_problem, options, problem, queue, reload, running, runs_once, settled,
+    settled_host,
 };
 use crate::SOON;
 
@@ -90,6 +92,59 @@ async fn azure_is_left_alone_for_as_long_as_it_asks() -> anyhow::Result<()> {
     .await?;
     settled(&host, 1).await?;
     no_problem(&host).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_azure_slows_down_starts_drains_and_replaces_all_the_same() -> anyhow::Result<()>
+{
+    let mut host = Host::prepare(options(1)).await?;
+    let matching = Matching {
+        credential: Some(CredentialKind::Pat),
+        ..Matching::default()
+    };
+    let headers = [("Retry-After".to_owned(), "1".to_owned())].into();
+    host.sim.fault(FaultRule::new(
+        matching,
+        FaultAction::AddHeaders { headers },
+    ));
+    host.start_daemon().await?;
+    let before = settled(&host, 1).await?.remove(0);
+    drain(&host, &before).await?;
+    wait::until("the successor", SOON * 2, async || {
+        let registered = host.registrations();
+        Ok((registered.len() == 1 && registered[0] != before).then_some(()))
+    })
+    .await
+    .with_context(|| host.log())?;
+    no_problem(&host).await?;
+    runs_once(&host, queue(&host, Duration::ZERO)?).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_token_is_used_as_soon_as_it_is_in_its_file() -> anyhow::Result<()> {
+    let host = settled_host(1).await?;
+    let pat = host.dir().join("pat");
+    std::fs::write(&pat, "sim-pat-that-azure-does-not-know")?;
+    problem(&host, "rejects the credential").await?;
+    // Until the next try is a while away.
+    wait::until("some failures", SOON, async || {
+        let azure = host.status().await?.azure_breaker;
+        Ok(azure
+            .is_some_and(|breaker| breaker.consecutive_failures >= 4)
+            .then_some(()))
+    })
+    .await?;
+    let failed = host.status().await?.azure_breaker.expect("just seen");
+    let next_try = failed.next_try_at.expect("it is open");
+    std::fs::write(&pat, iap_tests::host::PAT)?;
+    no_problem(&host).await?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    assert!(
+        i64::try_from(now.as_secs())? < next_try.seconds,
+        "it was not just the next try"
+    );
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,6 +106,20 @@ fn sign_in_pages_and_challenges_are_rejections_whatever_their_status() {
 }
 
 #[test]
+fn a_redirect_that_keeps_the_path_is_a_move_and_no_rejection() {
+    for status in [301, 302, 307, 308] {
+        let to = format!("https://azure.example.com:8443{PATH}");
+        let error = error(&answer(status, &[("location", &to)], ""));
+        assert!(!error.is_rejected(), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("https://azure.example.com:8443 now"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_missing_right_is_named() {
     let body = r#"{"message":"sim-reader needs Manage permissions for pool linux to perform the action.",
         "typeKey":"AccessDeniedException"}"#;

@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use crate::agent::{key, tag};
 use crate::azure::{AgentPool, AzureError, CreatedAgent, Deleted, NewAgent};
 use crate::incus::{Exec, FileMeta, IncusError, InstancePatch, OperationStatus, Waited};
-use crate::registration::{self, AgentKey};
+use crate::registration::{self, AgentKey, BundleFile};
 
 use super::super::in_flight::Turn;
 use super::super::spec::InstanceKind;
@@ -29,6 +29,8 @@ const CONTAINER_ATTEMPTS: u32 = 400;
 const VM_ATTEMPTS: u32 = 2400;
 const CONTAINER_START_DEADLINE: Duration = Duration::from_secs(60);
 const VM_START_DEADLINE: Duration = Duration::from_secs(300);
+/// The agent does not report longer ones either.
+const LONGEST_CAPABILITY: usize = 1024;
 const GUEST_LOOK: Duration = Duration::from_secs(10);
 const GUEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -216,8 +218,17 @@ async fn register_and_start(context: &Context, name: &str) -> Result<Launched, L
         version,
         os_description: "Linux".to_owned(),
         public_key: agent_key.public(),
-        system_capabilities: tags(context),
+        system_capabilities: capabilities(context, name),
     };
+    // Asked first: once there is a registration, as little as possible may fail.
+    let hosted = context
+        .link
+        .azure()
+        .deployment()
+        .await
+        .map_err(ApplyError::azure("cannot ask whether Azure is hosted"))
+        .map_err(before)?
+        .is_hosted();
     let created = register(context, &pool, &new).await.map_err(before)?;
     let id = created.id;
     let after = |error| LaunchFailed {
@@ -225,7 +236,16 @@ async fn register_and_start(context: &Context, name: &str) -> Result<Launched, L
         created: true,
         azure_agent_id: Some(id),
     };
-    prepare(context, name, &pool, &created, &agent_key)
+    let files = registration::bundle(
+        &agent_key,
+        &created,
+        pool.id,
+        &pool.name,
+        &context.spec.azure.url,
+        hosted,
+    )
+    .map_err(|error| after(ApplyError::Bundle(error)))?;
+    prepare(context, name, &pool, &created, files)
         .await
         .map_err(after)?;
     start(context, name).await.map_err(after)?;
@@ -253,6 +273,29 @@ fn tags(context: &Context) -> std::collections::BTreeMap<String, String> {
     ])
 }
 
+/// What jobs may demand before the agent was online to say what it has, which replaces all this.
+fn capabilities(context: &Context, name: &str) -> std::collections::BTreeMap<String, String> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "X64",
+        "aarch64" => "ARM64",
+        "arm" => "ARM",
+        other => other,
+    };
+    let mut capabilities = tags(context);
+    for (name, value) in [
+        ("Agent.ComputerName", name),
+        ("Agent.HomeDirectory", "/home/agent"),
+        ("Agent.OS", "Linux"),
+        ("Agent.OSArchitecture", architecture),
+    ] {
+        capabilities.insert(name.to_owned(), value.to_owned());
+    }
+    let env = context.spec.env.iter();
+    let env = env.filter(|(_, value)| value.len() < LONGEST_CAPABILITY);
+    capabilities.extend(env.map(|(name, value)| (name.clone(), value.clone())));
+    capabilities
+}
+
 /// Registers the agent. When the answer is lost, or an earlier life of this daemon registered it
 /// and could not write that down, the registration is found by its name and made anew: its key is
 /// not known any more.
@@ -264,7 +307,7 @@ async fn register(
     let azure = context.link.azure();
     let error = match azure.create_agent(pool.id, new).await {
         Ok(created) => return Ok(created),
-        Err(error) if error.is_conflict() || error.is_transient() => error,
+        Err(error) if error.is_conflict() || error.may_have_worked() => error,
         Err(error) => {
             if let AzureError::NoAuthorization { agent_id } = error {
                 // A registration without a key of its own would need the daemon's credential.
@@ -319,23 +362,9 @@ async fn prepare(
     name: &str,
     pool: &AgentPool,
     created: &CreatedAgent,
-    agent_key: &AgentKey,
+    files: Vec<BundleFile>,
 ) -> Result<(), ApplyError> {
     let azure = context.link.azure();
-    let hosted = azure
-        .deployment()
-        .await
-        .map_err(ApplyError::azure("cannot ask whether Azure is hosted"))?
-        .is_hosted();
-    let files = registration::bundle(
-        agent_key,
-        created,
-        pool.id,
-        &pool.name,
-        &context.spec.azure.url,
-        hosted,
-    )
-    .map_err(ApplyError::Bundle)?;
     let marker = async {
         let patch = InstancePatch::config(key::AZURE_AGENT_ID, Some(created.id.to_string()));
         context

@@ -224,7 +224,10 @@ impl Reconciler {
                 entry.remove_wish = None;
                 entry.proven = true; // Its end is accounted for.
                 if reason == ReapReason::NeverOnline {
-                    let text = format!("agent {name} never came online");
+                    let text = format!(
+                        "agent {name} never came online: does its guest reach Azure (network, \
+                         proxy, a private CA in the image)?"
+                    );
                     self.launch_failure(name, text, began, now);
                 }
             }

@@ -77,7 +77,7 @@ impl Reconciler {
             PoolCommand::Retry { asker, reply } => {
                 info!(uid = asker.uid, "retry requested");
                 self.breaker.retry_now(now);
-                self.order.link.nudge();
+                self.order.link.retry();
                 let _ = reply.send(Ok(()));
             }
         }
