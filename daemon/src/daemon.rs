@@ -29,6 +29,7 @@ use crate::pool::reconciler::Shared;
 use crate::provision::{AzureLookup, Provisioner};
 use crate::registration::KeyStock;
 use crate::reload::Reloader;
+use crate::store::{Retention, Store};
 use crate::supervisor::{Pools, Supervisor};
 
 pub mod health;
@@ -147,6 +148,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     let _lock = lock::take(&spec.state_dir)?;
     let listener = socket::listen(&spec.socket).await?;
 
+    let store = Store::open(&spec.state_dir, Retention::default());
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::default());
     let incus = Incus::new(spec.incus_socket.clone(), observer(&metrics, "incus"));
@@ -170,6 +172,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
         provisioner,
         incus: incus_is.clone(),
         events,
+        store: store.clone(),
         started_at,
         stop: stop.clone(),
     };
@@ -206,6 +209,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     }
     {
         let (incus, stop, reloader) = (incus.clone(), stop.clone(), Arc::clone(reloader));
+        let store = store.clone();
         let azure_calls = observer(&metrics, "azure");
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         tasks.spawn(async move {
@@ -224,6 +228,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
                 keys,
                 versions: Arc::new(AgentVersions::default()),
                 metrics,
+                store,
             };
             let supervisor = Supervisor::new(
                 shared,
@@ -252,6 +257,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     );
     let result = wait(&mut tasks, reloader, &stop).await;
     wind_down(tasks, &stop).await;
+    store.close().await;
     socket::remove(&spec.socket);
     info!("stopped");
     result

@@ -22,6 +22,7 @@ use crate::pool::PoolHandle;
 use crate::pool::status::PoolStatus;
 use crate::provision::Provisioner;
 use crate::reload::Reloader;
+use crate::store::Store;
 use crate::supervisor::Pools;
 
 mod agent;
@@ -51,6 +52,8 @@ pub struct Services {
     pub incus: watch::Receiver<Arc<IncusHealth>>,
     /// Which projects' event streams are connected.
     pub events: watch::Receiver<BTreeMap<String, bool>>,
+    /// What is over.
+    pub store: Store,
     /// When the daemon started.
     pub started_at: jiff::Timestamp,
     /// Ends all streams: an open one would keep the server from stopping.

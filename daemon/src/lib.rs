@@ -43,6 +43,7 @@ pub mod pool;
 pub mod provision;
 pub mod registration;
 pub mod reload;
+pub mod store;
 pub mod supervisor;
 
 pub use daemon::main;

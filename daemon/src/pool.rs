@@ -17,6 +17,7 @@ pub mod apply;
 pub mod azure_link;
 pub mod breaker;
 pub mod command;
+pub mod ending;
 pub mod in_flight;
 pub mod ledger;
 pub mod names;

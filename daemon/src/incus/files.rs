@@ -226,6 +226,30 @@ impl Project {
         }
     }
 
+    /// Lists the names in a directory. More than `cap` bytes of them are an error.
+    pub async fn list_directory(
+        &self,
+        name: &str,
+        path: &str,
+        cap: usize,
+        deadline: Duration,
+    ) -> Result<Vec<String>, IncusError> {
+        let end = Instant::now() + deadline;
+        let head = self
+            .file_ask("file_head", Method::HEAD, name, path)
+            .within(deadline);
+        let info = info(&self.transport().call(head).await?.headers);
+        let ask = self.file_ask("directory_list", Method::GET, name, path);
+        if info.kind != FileKind::Directory {
+            return Err(IncusError::NotRegular {
+                call: ask.site(),
+                kind: info.kind,
+            });
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        self.transport().sync(ask.part(0, cap).within(left)).await
+    }
+
     fn file_ask(&self, kind: &'static str, method: Method, name: &str, path: &str) -> Ask {
         let path = self.instance_path(name, &["files"], &[("path", path)]);
         Ask::new(kind, method, path).instance(name).private()

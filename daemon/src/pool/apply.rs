@@ -9,10 +9,12 @@ use tokio::sync::Semaphore;
 use crate::azure::AzureError;
 use crate::incus::{Exec, Incus, IncusError, Project};
 use crate::registration::{BundleError, KeyError, KeyStock};
+use crate::store::evidence::Evidence;
 
 use super::azure_link::AzureLink;
 use super::spec::PoolSpec;
 
+pub mod evidence;
 mod instance;
 pub mod launch;
 pub mod leave;
@@ -39,6 +41,8 @@ pub struct Context {
     pub keys: Arc<KeyStock>,
     /// Agent versions by image fingerprint, as read off guests.
     pub versions: Arc<AgentVersions>,
+    /// Where what agents leave behind is kept.
+    pub evidence: Evidence,
 }
 
 /// Makes the exec of one of the scripts in `guest/`, as root. `name` is its `$0`.

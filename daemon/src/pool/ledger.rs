@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::agent::{Drain, InstanceFacts, RegistrationFacts};
 use crate::incus;
 
+use super::ending::Past;
 use super::observe::Observation;
 
 /// What is remembered of one agent.
@@ -71,6 +72,10 @@ pub struct Entry {
     pub removal_failures: u32,
     /// Why the last one failed.
     pub last_error: String,
+    /// It was asked to leave while its instance was there.
+    pub was_draining: bool,
+    /// For its record.
+    pub past: Past,
 }
 
 impl Entry {
@@ -104,6 +109,8 @@ impl Entry {
             failures: 0,
             removal_failures: 0,
             last_error: String::new(),
+            was_draining: false,
+            past: Past::default(),
         }
     }
 
@@ -264,6 +271,9 @@ impl Entry {
         if facts.drain >= self.wish {
             self.wish = Drain::No;
         }
+        self.was_draining |= facts.drain != Drain::No;
+        self.past.created_at = facts.created_at.or(self.past.created_at);
+        self.past.image.clone_from(&facts.image);
         self.instance = Some(facts.clone());
     }
 
@@ -276,6 +286,9 @@ impl Entry {
             self.lists_since_registered = self.lists_since_registered.saturating_add(1);
         }
         since(&mut self.dead_since, facts.is_dead(), now);
+        if facts.job.is_some() {
+            self.past.job.clone_from(&facts.job);
+        }
         self.registration = Some(facts.clone());
     }
 

@@ -25,6 +25,7 @@ use crate::agent::{AgentState, Drain, RegistrationFacts};
 use crate::incus::{self, Incus};
 use crate::metrics::Metrics;
 use crate::registration::KeyStock;
+use crate::store::Store;
 
 use super::apply::{AgentVersions, Context};
 use super::azure_link::{AzureLink, AzureView};
@@ -39,6 +40,7 @@ use super::status::{ImageStatus, PassReport, PoolKey, PoolStatus};
 
 mod act;
 mod ended;
+mod history;
 mod report;
 mod requests;
 
@@ -79,6 +81,8 @@ pub struct Shared {
     pub versions: Arc<AgentVersions>,
     /// Where counts go.
     pub metrics: Arc<Metrics>,
+    /// Where records of ended agents go.
+    pub store: Store,
 }
 
 /// Wakes a pool's task for Incus events. Cheap to clone.
@@ -566,6 +570,7 @@ impl Reconciler {
             gate: Arc::clone(&self.shared.gate),
             keys: Arc::clone(&self.shared.keys),
             versions: Arc::clone(&self.shared.versions),
+            evidence: self.shared.store.evidence().clone(),
         })
     }
 

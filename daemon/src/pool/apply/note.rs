@@ -8,7 +8,8 @@ use serde::Deserialize;
 use crate::agent::{Drain, key};
 use crate::incus::{FileMeta, InstancePatch};
 
-use super::{ApplyError, Context};
+use super::super::ending::Ending;
+use super::{ApplyError, Context, evidence};
 
 const FILE_DEADLINE: Duration = Duration::from_secs(10);
 /// The hook writes about a hundred bytes; the file is the guest's, so it is not trusted.
@@ -31,45 +32,42 @@ pub async fn drain(context: &Context, name: &str, drain: Drain) -> Result<(), Ap
         .map_err(ApplyError::incus("cannot note the drain on the instance"))
 }
 
-/// How the agent's unit ended, as its guest tells it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Ending {
-    /// Exit status of the agent, if it exited.
-    pub exit_status: Option<i32>,
-}
-
 #[derive(Deserialize)]
 struct StatusFile {
+    #[serde(default)]
+    result: String,
     #[serde(default)]
     exit_code: String,
     #[serde(default)]
     exit_status: String,
 }
 
-impl Ending {
-    /// Reads what the hook wrote. A hostile file yields an ending of which nothing is known.
-    pub fn parse(content: &[u8]) -> Self {
-        let Ok(file) = serde_json::from_slice::<StatusFile>(content) else {
-            return Self::default();
-        };
-        let exited = file.exit_code == "exited";
-        Self {
-            exit_status: exited.then(|| file.exit_status.parse().ok()).flatten(),
-        }
+/// Reads what the hook wrote. A hostile file yields an ending of which nothing is known.
+fn parse(content: &[u8]) -> Ending {
+    let Ok(file) = serde_json::from_slice::<StatusFile>(content) else {
+        return Ending::default();
+    };
+    let exited = file.exit_code == "exited";
+    Ending {
+        exit_status: exited.then(|| file.exit_status.parse().ok()).flatten(),
+        // systemd's word, see SERVICE_RESULT in systemd.exec(5).
+        out_of_memory: file.result == "oom-kill",
+        note: String::new(),
     }
 }
 
-/// Reads how the agent ended and lets its machine go.
+/// Reads how the agent ended, keeps what it left, and lets its machine go.
 pub async fn answer_doorbell(context: &Context, name: &str) -> Result<Ending, ApplyError> {
     let read = context
         .project
         .read_file(name, STATUS_PATH, None, STATUS_CAP, FILE_DEADLINE)
         .await;
-    let ending = match read {
-        Ok(content) => Ending::parse(&content),
+    let mut ending = match read {
+        Ok(content) => parse(&content),
         // Rung by a job, or gone already.
         Err(_) => return Ok(Ending::default()),
     };
+    ending.note = evidence::collect(context, name).await;
     match context
         .project
         .push_file(
@@ -98,13 +96,16 @@ mod tests {
     fn an_ending_is_read_from_the_hooks_file() {
         let text = br#"{"result":"success","exit_code":"exited","exit_status":"0","ended":1}"#;
         assert_eq!(
-            Ending::parse(text),
+            parse(text),
             Ending {
-                exit_status: Some(0)
+                exit_status: Some(0),
+                ..Ending::default()
             }
         );
         let text = br#"{"result":"signal","exit_code":"killed","exit_status":"KILL","ended":1}"#;
-        assert_eq!(Ending::parse(text), Ending { exit_status: None });
+        assert_eq!(parse(text), Ending::default());
+        let text = br#"{"result":"oom-kill","exit_code":"killed","exit_status":"KILL","ended":1}"#;
+        assert!(parse(text).out_of_memory);
     }
 
     #[test]
@@ -116,7 +117,7 @@ mod tests {
             b"",
             b"{\"exit_code\":",
         ] {
-            assert_eq!(Ending::parse(text), Ending::default());
+            assert_eq!(parse(text), Ending::default());
         }
     }
 }

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{debug, info};
 
-use crate::azure::Deleted;
+use iap_common::error::chain;
+
+use crate::azure::{Deleted, JobRequest};
 use crate::incus::StopMode;
 
 use super::super::plan::{Proof, ReapReason};
-use super::{ApplyError, Context, shell};
+use super::{ApplyError, Context, evidence, shell};
 
 /// A force stop takes 0.6 s; a host full of booting guests can stretch that.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
@@ -18,14 +20,15 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 /// Exit code of the probe when a worker runs.
 const WORKER_RUNS: i32 = 10;
 
-/// Stops and deletes an agent's instance after the proof that the plan asked for.
+/// Stops and deletes an agent's instance after the proof that the plan asked for. Returns what is
+/// to be known of the evidence.
 pub async fn remove(
     context: &Context,
     name: &str,
     azure_agent_id: Option<i64>,
     reason: ReapReason,
     proof: Proof,
-) -> Result<(), ApplyError> {
+) -> Result<String, ApplyError> {
     if proof != Proof::None {
         prove_dead(context, name, azure_agent_id, proof).await?;
     } else if let Some(id) = azure_agent_id {
@@ -35,6 +38,11 @@ pub async fn remove(
             let _ = context.link.azure().disable_agent(pool, id, name).await;
         }
     }
+    let note = match azure_agent_id {
+        Some(_) => evidence::collect(context, name).await,
+        // It never ran an agent.
+        None => String::new(),
+    };
     info!(agent = name, reason = reason.as_str(), "removing instance");
     context
         .project
@@ -45,7 +53,8 @@ pub async fn remove(
         .project
         .delete(name, DELETE_DEADLINE)
         .await
-        .map_err(ApplyError::incus("cannot delete the instance"))
+        .map_err(ApplyError::incus("cannot delete the instance"))?;
+    Ok(note)
 }
 
 async fn prove_dead(
@@ -109,8 +118,13 @@ async fn prove_dead(
     Ok(())
 }
 
-/// Deletes the registration of an agent whose instance is gone.
-pub async fn deregister(context: &Context, name: &str, id: i64) -> Result<(), ApplyError> {
+/// Deletes the registration of an agent whose instance is gone. Returns the job it had, which
+/// Azure tells only while there is a registration.
+pub async fn deregister(
+    context: &Context,
+    name: &str,
+    id: i64,
+) -> Result<Option<JobRequest>, ApplyError> {
     let pool = context.link.view().pool_id.ok_or(ApplyError::NoPool)?;
     let instance = context
         .project
@@ -122,6 +136,13 @@ pub async fn deregister(context: &Context, name: &str, id: i64) -> Result<(), Ap
     if instance.is_some() {
         return Err(ApplyError::NotProven("its instance is still there"));
     }
+    let job = match context.link.azure().agent(pool, id).await {
+        Ok(agent) => agent.and_then(|agent| agent.last_completed),
+        Err(error) => {
+            debug!(agent = name, error = %chain(&error), "cannot ask how its job ended");
+            None
+        }
+    };
     let deleted = context
         .link
         .azure()
@@ -129,7 +150,7 @@ pub async fn deregister(context: &Context, name: &str, id: i64) -> Result<(), Ap
         .await
         .map_err(ApplyError::azure("cannot delete the registration"))?;
     match deleted {
-        Deleted::Gone => Ok(()),
+        Deleted::Gone => Ok(job),
         Deleted::Busy(words) => Err(ApplyError::Busy(words)),
     }
 }

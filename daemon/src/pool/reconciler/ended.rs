@@ -3,17 +3,19 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use iap_common::error::chain;
 
 use crate::agent::AgentState;
+use crate::azure::JobRequest;
 
 use super::super::apply::ApplyError;
 use super::super::apply::launch::{LaunchFailed, Launched};
 use super::super::apply::leave::Left;
-use super::super::apply::note::Ending;
+use super::super::ending::Ending;
 use super::super::plan::{self, ReapReason};
 use super::Reconciler;
 
@@ -31,9 +33,9 @@ pub(super) enum Ended {
     Leave(Result<Left, ApplyError>),
     Remove {
         reason: ReapReason,
-        result: Result<(), ApplyError>,
+        result: Result<String, ApplyError>,
     },
-    Deregister(Result<(), ApplyError>),
+    Deregister(Result<Option<JobRequest>, ApplyError>),
 }
 
 /// An action that ended, and whose.
@@ -166,7 +168,10 @@ impl Reconciler {
         let entry = self.ledger.entry(name, now);
         entry.answered = true;
         let ending = match result {
-            Ok(ending) => ending,
+            Ok(ending) => {
+                entry.past.ending = Some(ending.clone());
+                ending
+            }
             Err(error) => {
                 // It ends without an answer, five seconds later.
                 debug!(agent = %name, error = %chain(&error), "doorbell not answered");
@@ -208,13 +213,13 @@ impl Reconciler {
         &mut self,
         name: &str,
         reason: ReapReason,
-        result: Result<(), ApplyError>,
+        result: Result<String, ApplyError>,
         began: Instant,
         now: Instant,
     ) {
-        self.requests.removed(name, &result);
+        self.requests.removed(name, result.as_ref().err());
         match result {
-            Ok(()) => {
+            Ok(note) => {
                 info!(agent = %name, reason = reason.as_str(), "agent removed");
                 self.shared
                     .metrics
@@ -223,6 +228,8 @@ impl Reconciler {
                 entry.worked();
                 entry.remove_wish = None;
                 entry.proven = true; // Its end is accounted for.
+                entry.past.reaped = Some(reason);
+                entry.past.ending.get_or_insert_default().note = note;
                 if reason == ReapReason::NeverOnline {
                     let text = format!(
                         "agent {name} never came online: does its guest reach Azure (network, \
@@ -249,9 +256,14 @@ impl Reconciler {
         }
     }
 
-    fn deregister_ended(&mut self, name: &str, result: Result<(), ApplyError>, now: Instant) {
+    fn deregister_ended(
+        &mut self,
+        name: &str,
+        result: Result<Option<JobRequest>, ApplyError>,
+        now: Instant,
+    ) {
         match result {
-            Ok(()) => {
+            Ok(job) => {
                 info!(agent = %name, "registration deleted");
                 self.shared
                     .metrics
@@ -259,6 +271,10 @@ impl Reconciler {
                 let entry = self.ledger.entry(name, now);
                 entry.worked();
                 entry.deregistered(now);
+                if job.is_some() {
+                    entry.past.job = job;
+                }
+                self.keep_record(name);
                 self.order.link.hurry();
             }
             Err(error) => self.action_failed(name, "deregister", &error, now),
@@ -273,6 +289,7 @@ impl Reconciler {
             let Some(entry) = self.ledger.get_mut(name) else {
                 continue;
             };
+            entry.past.ended_at.get_or_insert_with(Timestamp::now);
             info!(agent = %name, had_job = entry.was_busy, "instance is gone");
             let unproven = entry.launched_at.is_some() && !entry.was_online && !entry.proven;
             if unproven && !in_hand {
@@ -283,6 +300,7 @@ impl Reconciler {
                 let text = chain(&ApplyError::Vanished).to_string();
                 self.launch_failure(name, text, began, now);
             }
+            self.keep_record(name);
         }
     }
 
@@ -294,6 +312,9 @@ impl Reconciler {
             let Some(entry) = self.ledger.get_mut(&name) else {
                 continue;
             };
+            if entry.was_online {
+                entry.past.online_at.get_or_insert_with(Timestamp::now);
+            }
             if entry.was_online && !entry.proven {
                 entry.proven = true;
                 self.breaker.succeeded();
@@ -311,6 +332,7 @@ impl Reconciler {
             let ended = state == AgentState::Finishing || entry.instance.is_none();
             if ended && entry.had_instance && !entry.end_seen {
                 entry.end_seen = true;
+                entry.past.ended_at.get_or_insert_with(Timestamp::now);
                 if self.vacancies.len() < VACANCIES_KEPT {
                     self.vacancies.push_back(now);
                 }

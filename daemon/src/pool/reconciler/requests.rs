@@ -31,10 +31,10 @@ impl Requests {
     }
 
     /// Answers whoever asked for the removal of an agent that was tried.
-    pub(super) fn removed(&mut self, name: &str, result: &Result<(), ApplyError>) {
-        let answer = match result {
-            Ok(()) => Ok(()),
-            Err(error) => Err(CommandError::Failed(chain(error).to_string())),
+    pub(super) fn removed(&mut self, name: &str, error: Option<&ApplyError>) {
+        let answer = match error {
+            None => Ok(()),
+            Some(error) => Err(CommandError::Failed(chain(error).to_string())),
         };
         for (_, reply) in self.removals.extract_if(.., |(asked, _)| asked == name) {
             let _ = reply.send(answer.clone());

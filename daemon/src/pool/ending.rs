@@ -1,0 +1,243 @@
+//! Why an agent ended, from what is known of its end. Pure.
+
+use jiff::Timestamp;
+
+use crate::azure::JobRequest;
+
+use super::plan::ReapReason;
+
+/// Why an agent ended. A fixed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// Its job succeeded, perhaps with issues.
+    JobSucceeded,
+    /// Its job failed.
+    JobFailed,
+    /// Its job was cancelled.
+    JobCancelled,
+    /// It had a job, and Azure does not say how that ended.
+    JobEnded,
+    /// The kernel killed something of it for want of memory.
+    OutOfMemory,
+    /// It never came online.
+    NeverOnline,
+    /// It was offline in Azure for the grace period, without a worker.
+    LostContact,
+    /// Its launch failed, or was broken off, after it was registered.
+    LaunchFailed,
+    /// Its instance vanished before it came online.
+    Vanished,
+    /// Its listener gave up before it had a job.
+    AgentFailed,
+    /// It was asked to leave and had no job.
+    Drained,
+    /// It was not needed.
+    Surplus,
+    /// It was built from an old image or spec.
+    Outdated,
+    /// Somebody removed it by force.
+    Forced,
+    /// Somebody asked for its removal.
+    Requested,
+    /// Its instance was stopped from outside.
+    Stopped,
+    /// It ended while this daemon was not looking.
+    Unseen,
+    /// Its instance went away without a word.
+    Gone,
+}
+
+impl EndReason {
+    /// Returns the word used in tables, records and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JobSucceeded => "job-succeeded",
+            Self::JobFailed => "job-failed",
+            Self::JobCancelled => "job-cancelled",
+            Self::JobEnded => "job-ended",
+            Self::OutOfMemory => "out-of-memory",
+            Self::NeverOnline => "never-online",
+            Self::LostContact => "lost-contact",
+            Self::LaunchFailed => "launch-failed",
+            Self::Vanished => "vanished",
+            Self::AgentFailed => "agent-failed",
+            Self::Drained => "drained",
+            Self::Surplus => "surplus",
+            Self::Outdated => "outdated",
+            Self::Forced => "forced",
+            Self::Requested => "requested",
+            Self::Stopped => "stopped",
+            Self::Unseen => "unseen",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// How an agent's unit ended, as its guest tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ending {
+    /// Exit status of the agent, if it exited.
+    pub exit_status: Option<i32>,
+    /// The kernel killed a process of the unit for want of memory.
+    pub out_of_memory: bool,
+    /// What is to be known of the evidence, such as what is missing; may be empty.
+    pub note: String,
+}
+
+/// What is remembered of an agent for the time after it.
+#[derive(Debug, Clone, Default)]
+pub struct Past {
+    /// When its instance was made, by Incus's clock.
+    pub created_at: Option<Timestamp>,
+    /// Fingerprint of its image.
+    pub image: String,
+    /// When it was first seen online.
+    pub online_at: Option<Timestamp>,
+    /// When it was first seen to be over.
+    pub ended_at: Option<Timestamp>,
+    /// The last job it was seen with.
+    pub job: Option<JobRequest>,
+    /// What its guest told.
+    pub ending: Option<Ending>,
+    /// Why we removed it, if we did.
+    pub reaped: Option<ReapReason>,
+}
+
+/// What else a reason follows from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Circumstances {
+    /// Its instance was seen by this run of the daemon.
+    pub had_instance: bool,
+    /// It was registered.
+    pub was_registered: bool,
+    /// It was seen online.
+    pub was_online: bool,
+    /// It was asked to leave.
+    pub was_draining: bool,
+}
+
+/// Returns why an agent ended.
+pub fn reason(past: &Past, at: Circumstances) -> EndReason {
+    if past
+        .ending
+        .as_ref()
+        .is_some_and(|ending| ending.out_of_memory)
+    {
+        return EndReason::OutOfMemory;
+    }
+    match past.reaped {
+        Some(ReapReason::Forced) => return EndReason::Forced,
+        Some(ReapReason::Offline) => return EndReason::LostContact,
+        Some(ReapReason::NeverOnline) => return EndReason::NeverOnline,
+        Some(ReapReason::LaunchFailed) => return EndReason::LaunchFailed,
+        Some(ReapReason::Surplus) => return EndReason::Surplus,
+        Some(ReapReason::Outdated) => return EndReason::Outdated,
+        Some(ReapReason::Requested) => return EndReason::Requested,
+        // Stopped after it had ended well: the rest says more.
+        Some(ReapReason::Stopped) | None => {}
+    }
+    if let Some(job) = &past.job {
+        return match job.result.as_deref() {
+            Some("succeeded" | "succeededWithIssues") => EndReason::JobSucceeded,
+            Some("failed" | "abandoned") => EndReason::JobFailed,
+            Some("canceled" | "cancelled") => EndReason::JobCancelled,
+            _ => EndReason::JobEnded,
+        };
+    }
+    let exit_status = past.ending.as_ref().and_then(|ending| ending.exit_status);
+    match exit_status {
+        _ if !at.had_instance => EndReason::Unseen,
+        _ if at.was_draining => EndReason::Drained,
+        Some(0) => EndReason::Gone,
+        Some(_) => EndReason::AgentFailed,
+        None if past.reaped == Some(ReapReason::Stopped) => EndReason::Stopped,
+        None if !at.was_online && at.was_registered => EndReason::Vanished,
+        None => EndReason::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(result: Option<&str>) -> Past {
+        Past {
+            job: Some(JobRequest {
+                result: result.map(str::to_owned),
+                ..JobRequest::default()
+            }),
+            ..Past::default()
+        }
+    }
+
+    fn reaped(why: ReapReason) -> Past {
+        Past {
+            reaped: Some(why),
+            ..job(None)
+        }
+    }
+
+    fn exited(status: i32) -> Past {
+        Past {
+            ending: Some(Ending {
+                exit_status: Some(status),
+                ..Ending::default()
+            }),
+            ..Past::default()
+        }
+    }
+
+    const SEEN: Circumstances = Circumstances {
+        had_instance: true,
+        was_registered: true,
+        was_online: true,
+        was_draining: false,
+    };
+
+    #[test]
+    fn every_end_has_its_reason() {
+        let unseen = Circumstances {
+            had_instance: false,
+            ..SEEN
+        };
+        let draining = Circumstances {
+            was_draining: true,
+            ..SEEN
+        };
+        let offline = Circumstances {
+            was_online: false,
+            ..SEEN
+        };
+        let oom = Past {
+            ending: Some(Ending {
+                out_of_memory: true,
+                ..Ending::default()
+            }),
+            ..job(Some("failed"))
+        };
+        for (past, at, reason_is) in [
+            (job(Some("succeeded")), SEEN, EndReason::JobSucceeded),
+            (
+                job(Some("succeededWithIssues")),
+                SEEN,
+                EndReason::JobSucceeded,
+            ),
+            (job(Some("failed")), draining, EndReason::JobFailed),
+            (job(Some("canceled")), SEEN, EndReason::JobCancelled),
+            (job(Some("canceled")), unseen, EndReason::JobCancelled),
+            (job(None), SEEN, EndReason::JobEnded),
+            (oom, SEEN, EndReason::OutOfMemory),
+            (reaped(ReapReason::Forced), SEEN, EndReason::Forced),
+            (reaped(ReapReason::Offline), SEEN, EndReason::LostContact),
+            (reaped(ReapReason::Stopped), SEEN, EndReason::JobEnded),
+            (Past::default(), draining, EndReason::Drained),
+            (Past::default(), unseen, EndReason::Unseen),
+            (Past::default(), offline, EndReason::Vanished),
+            (Past::default(), SEEN, EndReason::Gone),
+            (exited(0), SEEN, EndReason::Gone),
+            (exited(3), offline, EndReason::AgentFailed),
+        ] {
+            assert_eq!(reason(&past, at), reason_is, "{past:?} {at:?}");
+        }
+    }
+}
