@@ -8,6 +8,7 @@ use clap::Subcommand;
 use iap_common::client;
 use iap_common::v1::agent_service_client::AgentServiceClient;
 use iap_common::v1::daemon_service_client::DaemonServiceClient;
+use iap_common::v1::history_service_client::HistoryServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
 use tonic::transport::Channel;
@@ -17,8 +18,10 @@ use crate::args::{Global, ProgressChoice};
 use crate::error::CliError;
 
 mod agents;
+mod audit;
 mod completions;
 mod config;
+mod jobs;
 mod logs;
 mod pools;
 mod provision;
@@ -40,6 +43,12 @@ pub(crate) enum Command {
     #[command(alias = "agent", subcommand)]
     Agents(agents::Agents),
     Provision(provision::Provision),
+    /// Look at jobs that have ended
+    #[command(alias = "job", subcommand)]
+    Jobs(jobs::Jobs),
+    /// Look at who asked for what
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Check, show and reload the daemon's configuration
     #[command(subcommand)]
     Config(config::Config),
@@ -54,6 +63,8 @@ impl Command {
             Self::Pools(verb) => verb.run(context).await,
             Self::Agents(verb) => Box::pin(verb.run(context)).await,
             Self::Provision(args) => Box::pin(args.run(context)).await,
+            Self::Jobs(verb) => verb.run(context).await,
+            Self::Audit(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context).await,
             Self::Completions(args) => completions::run(&args),
             Self::Version(args) => version::run(context, args).await,
@@ -94,6 +105,10 @@ impl Context {
 
     pub(crate) async fn provision(&self) -> Result<ProvisionServiceClient<Channel>, CliError> {
         Ok(ProvisionServiceClient::new(self.connect().await?))
+    }
+
+    pub(crate) async fn history(&self) -> Result<HistoryServiceClient<Channel>, CliError> {
+        Ok(HistoryServiceClient::new(self.connect().await?))
     }
 
     pub(crate) async fn daemon(&self) -> Result<DaemonServiceClient<Channel>, CliError> {

@@ -73,6 +73,11 @@ impl CliError {
         }
     }
 
+    /// Returns whether the daemon does not know what was named.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.code() == NOT_FOUND
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Connect(ConnectError::NotPermitted(_)) => NOT_PERMITTED,

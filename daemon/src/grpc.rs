@@ -14,6 +14,7 @@ use tonic::transport::Server;
 use iap_common::v1;
 use iap_common::v1::agent_service_server::AgentServiceServer;
 use iap_common::v1::daemon_service_server::DaemonServiceServer;
+use iap_common::v1::history_service_server::HistoryServiceServer;
 use iap_common::v1::pool_service_server::PoolServiceServer;
 use iap_common::v1::provision_service_server::ProvisionServiceServer;
 
@@ -26,9 +27,12 @@ use crate::store::Store;
 use crate::supervisor::Pools;
 
 mod agent;
+mod audit;
 mod changes;
 mod convert;
 mod daemon;
+mod ended_log;
+mod history;
 mod peer;
 mod pool;
 mod provision;
@@ -100,6 +104,7 @@ pub async fn serve(
         .set_serving::<ProvisionServiceServer<Services>>()
         .await;
     health.set_serving::<DaemonServiceServer<Services>>().await;
+    health.set_serving::<HistoryServiceServer<Services>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -115,6 +120,7 @@ pub async fn serve(
             ProvisionServiceServer::new(services.clone())
                 .max_decoding_message_size(LARGEST_MESSAGE),
         )
+        .add_service(HistoryServiceServer::new(services.clone()))
         .add_service(DaemonServiceServer::new(services))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
         .await

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 mod e2e {
     mod drain;
+    mod history;
     mod jobs;
     mod restarts;
     mod secrets;

@@ -28,7 +28,7 @@ pub(crate) struct Agent {
 
 #[derive(Serialize, PartialEq, Clone)]
 pub(crate) struct Job {
-    request_id: i64,
+    pub(crate) request_id: i64,
     name: String,
     pipeline: String,
     run: String,

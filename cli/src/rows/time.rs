@@ -22,6 +22,11 @@ impl Time {
         Duration::try_from(now.duration_since(self.0)).unwrap_or_default()
     }
 
+    /// Returns how much later `end` is; an earlier one is not at all.
+    pub(crate) fn until(self, end: Self) -> Duration {
+        self.age(end.0)
+    }
+
     /// Returns how far ahead it is.
     pub(crate) fn ahead(self, now: Timestamp) -> Duration {
         Duration::try_from(self.0.duration_since(now)).unwrap_or_default()
@@ -38,6 +43,17 @@ impl std::fmt::Display for Time {
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
+    }
+}
+
+/// Returns the time that long ago, as messages have it.
+pub(crate) fn ago(duration: Duration) -> prost_types::Timestamp {
+    let at = Timestamp::now()
+        .checked_sub(duration)
+        .unwrap_or(Timestamp::MIN);
+    prost_types::Timestamp {
+        seconds: at.as_second(),
+        nanos: at.subsec_nanosecond(),
     }
 }
 
@@ -82,6 +98,15 @@ pub(crate) fn clock(now: Timestamp) -> String {
 pub(crate) fn megabytes(bytes: u64) -> String {
     // Rounding to a tenth of a megabyte: a double has digits enough.
     format!("{:.1}", bytes as f64 / 1e6)
+}
+
+/// Returns an amount of bytes in its largest decimal unit.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1000 => format!("{bytes} B"),
+        1000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{} MB", megabytes(bytes)),
+    }
 }
 
 #[cfg(test)]

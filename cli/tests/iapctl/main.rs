@@ -11,6 +11,7 @@ mod drain;
 mod errors;
 mod fake;
 mod help;
+mod history;
 mod pools;
 mod provision;
 mod run;

@@ -18,7 +18,8 @@ use crate::pool::{LogRead, PoolHandle};
 use super::{Services, convert, peer, status};
 
 type AgentStream = Pin<Box<dyn Stream<Item = Result<v1::WatchAgentsResponse, Status>> + Send>>;
-type LogStream = Pin<Box<dyn Stream<Item = Result<v1::StreamAgentLogResponse, Status>> + Send>>;
+pub(super) type LogStream =
+    Pin<Box<dyn Stream<Item = Result<v1::StreamAgentLogResponse, Status>> + Send>>;
 
 /// Between two looks at a log that is followed. No exec is held open for it.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,7 +48,7 @@ impl Services {
         ))
     }
 
-    fn no_such_agent(&self, name: &str) -> Status {
+    pub(super) fn no_such_agent(&self, name: &str) -> Status {
         let agents = self.agents("", &[]);
         status::no_such(
             "agent",
@@ -126,15 +127,23 @@ impl AgentService for Services {
         }
         for (pool, names) in by_pool.into_values() {
             let (asker, reason) = (asker.clone(), reason.clone());
-            pool.command(|reply| PoolCommand::Drain {
-                names,
-                force,
-                reason,
-                asker,
-                reply,
-            })
-            .await
-            .map_err(status::command)?;
+            let target = names.join(" ");
+            let command = if force {
+                "agents drain --force"
+            } else {
+                "agents drain"
+            };
+            let drained = pool
+                .command(|reply| PoolCommand::Drain {
+                    names,
+                    force,
+                    reason,
+                    asker: asker.clone(),
+                    reply,
+                })
+                .await
+                .map_err(status::command);
+            self.audit(&asker, command, target, drained)?;
         }
         Ok(Response::new(v1::DrainAgentsResponse {
             agents: self.agents("", &names),
@@ -150,14 +159,17 @@ impl AgentService for Services {
         let (pool, _, _) = self
             .find_agent(&name)
             .ok_or_else(|| self.no_such_agent(&name))?;
-        pool.command(|reply| PoolCommand::Reap {
-            name,
-            force,
-            asker,
-            reply,
-        })
-        .await
-        .map_err(status::command)?;
+        let target = name.clone();
+        let reaped = pool
+            .command(|reply| PoolCommand::Reap {
+                name,
+                force,
+                asker: asker.clone(),
+                reply,
+            })
+            .await
+            .map_err(status::command);
+        self.audit(&asker, "agents reap", target, reaped)?;
         Ok(Response::new(v1::ReapAgentResponse {}))
     }
 
@@ -171,10 +183,16 @@ impl AgentService for Services {
             name,
             follow,
             tail_bytes,
+            file,
         } = request.into_inner();
-        let (pool, _, _) = self
-            .find_agent(&name)
-            .ok_or_else(|| self.no_such_agent(&name))?;
+        let Some((pool, _, _)) = self.find_agent(&name) else {
+            return self.ended_log(name, file, tail_bytes).await;
+        };
+        if !file.is_empty() {
+            return Err(status::not_ready(format!(
+                "agent {name} has not ended: its files are collected when it does"
+            )));
+        }
         let from = match tail_bytes {
             0 => 0,
             tail => {

@@ -180,7 +180,7 @@ pub(super) fn agent(pool: &PoolStatus, agent: &AgentStatus) -> v1::Agent {
     }
 }
 
-fn job(job: &JobRequest) -> v1::Job {
+pub(super) fn job(job: &JobRequest) -> v1::Job {
     v1::Job {
         request_id: job.request_id,
         name: job.job_name.clone(),

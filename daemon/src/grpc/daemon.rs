@@ -73,6 +73,7 @@ impl Services {
             .filter(|(_, is_connected)| !**is_connected)
             .map(|(project, _)| project.clone())
             .collect();
+        warnings.extend(self.store.warning().map(str::to_owned));
         if !disconnected.is_empty() {
             warnings.push(format!(
                 "no Incus events from project {}: agents are replaced by the timer only",
@@ -167,6 +168,17 @@ impl DaemonService for Services {
         let dry_run = request.into_inner().dry_run;
         info!(dry_run, uid = asker.uid, "configuration reload requested");
         let report = self.reloader.reload(dry_run);
+        if !dry_run {
+            let outcome = match report.problems.len() {
+                0 => Ok(()),
+                count => Err(Status::failed_precondition(format!(
+                    "{count} problems, nothing changed"
+                ))),
+            };
+            // The answer itself carries the problems.
+            let path = self.reloader.path().display().to_string();
+            let _ = self.audit(&asker, "config reload", path, outcome);
+        }
         Ok(Response::new(v1::ReloadConfigResponse {
             problems: problems(&report.problems),
             changes: report.changes,

@@ -121,9 +121,14 @@ impl PoolService for Services {
             let known = pools.iter().map(|pool| pool.key().name.as_str());
             return Err(status::no_such("pool", &name, known));
         };
-        pool.command(|reply| PoolCommand::Retry { asker, reply })
+        let retried = pool
+            .command(|reply| PoolCommand::Retry {
+                asker: asker.clone(),
+                reply,
+            })
             .await
-            .map_err(status::command)?;
+            .map_err(status::command);
+        self.audit(&asker, "pools retry", name, retried)?;
         Ok(Response::new(v1::RetryPoolResponse {}))
     }
 }

@@ -167,12 +167,14 @@ impl ProvisionService for Services {
         &self,
         request: Request<v1::CreateProvisionJobRequest>,
     ) -> Result<Response<v1::CreateProvisionJobResponse>, Status> {
-        let by = by(&request);
-        let wanted = wanted(request.into_inner(), by)?;
-        let created = self
-            .provisioner
-            .create(wanted)
-            .map_err(|e| status::provision(&e))?;
+        let (by, asker) = (by(&request), peer::asker(&request));
+        let target = request.get_ref().target.clone();
+        let created = wanted(request.into_inner(), by).and_then(|wanted| {
+            self.provisioner
+                .create(wanted)
+                .map_err(|e| status::provision(&e))
+        });
+        let created = self.audit(&asker, "provision", target, created)?;
         Ok(Response::new(v1::CreateProvisionJobResponse {
             job: Some(job(&created)),
         }))
@@ -258,14 +260,15 @@ impl ProvisionService for Services {
         &self,
         request: Request<v1::CancelProvisionJobRequest>,
     ) -> Result<Response<v1::CancelProvisionJobResponse>, Status> {
-        let by = by(&request);
+        let (by, asker) = (by(&request), peer::asker(&request));
         let id = request.into_inner().id;
         self.find_job(&id)?;
         let cancelled = self
             .provisioner
             .cancel(&id, &by)
             .await
-            .map_err(|e| status::provision(&e))?;
+            .map_err(|e| status::provision(&e));
+        let cancelled = self.audit(&asker, "provision cancel", id, cancelled)?;
         Ok(Response::new(v1::CancelProvisionJobResponse {
             job: Some(job(&cancelled)),
         }))

@@ -11,6 +11,7 @@ use crate::config::nearest;
 use crate::incus::IncusError;
 use crate::pool::command::CommandError;
 use crate::provision::ProvisionError;
+use crate::store::StoreError;
 
 const DOMAIN: &str = "iapd";
 
@@ -77,6 +78,23 @@ pub(super) fn incus(error: &IncusError) -> Status {
         status(Code::Unavailable, "INCUS_UNREACHABLE", message, None)
     } else {
         status(Code::Internal, "INCUS", message, None)
+    }
+}
+
+pub(super) fn store(error: &StoreError) -> Status {
+    let message = chain(error).to_string();
+    match error {
+        StoreError::Off(_) => status(Code::FailedPrecondition, "HISTORY_OFF", message, None),
+        StoreError::TimedOut => status(Code::Unavailable, "HISTORY_BUSY", message, None),
+        StoreError::Sqlite(_) => status(Code::Internal, "HISTORY", message, None),
+    }
+}
+
+pub(super) fn evidence(error: &std::io::Error) -> Status {
+    let message = format!("cannot read the evidence: {error}");
+    match error.kind() {
+        std::io::ErrorKind::InvalidInput => bad_request(message),
+        _ => status(Code::Internal, "EVIDENCE", message, None),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The audit trail: who asked for what through the socket, and what came of it.
 
 use jiff::Timestamp;
+use nix::unistd::{Uid, User};
 use rusqlite::named_params;
 
 use super::schema::time;
@@ -24,9 +25,14 @@ pub struct AuditEntry {
 }
 
 impl Store {
-    /// Keeps an entry.
-    pub fn audit(&self, entry: AuditEntry) {
+    /// Keeps an entry. A user without a name is looked up, which may take a while where names come
+    /// from the network.
+    pub fn audit(&self, mut entry: AuditEntry) {
         self.write("audit entry", move |connection| {
+            if let (true, Some(uid)) = (entry.user.is_empty(), entry.uid) {
+                let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+                entry.user = user.map(|user| user.name).unwrap_or_default();
+            }
             connection
                 .prepare_cached(
                     "INSERT INTO audit (at, uid, user, command, target, outcome)

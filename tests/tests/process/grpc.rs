@@ -36,6 +36,7 @@ async fn log(
         name: name.to_owned(),
         follow,
         tail_bytes,
+        file: String::new(),
     };
     let mut service = host.agent_service().await.expect("the daemon runs");
     let mut stream = service.stream_agent_log(request).await?.into_inner();

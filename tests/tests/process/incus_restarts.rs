@@ -39,6 +39,7 @@ async fn a_job_goes_on_while_incus_restarts_and_its_agent_is_found_again() -> an
         name: agent.name.clone(),
         follow: true,
         tail_bytes: 0,
+        file: String::new(),
     };
     let mut log = host
         .agent_service()

@@ -9,7 +9,7 @@ use crate::commands::{Context, Done};
 use crate::complete;
 use crate::error::CliError;
 
-/// Print a live agent's log
+/// Print an agent's log, also when it has ended
 #[derive(Args)]
 pub(crate) struct LogsArgs {
     /// Name of the agent
@@ -21,6 +21,9 @@ pub(crate) struct LogsArgs {
     /// Begin with the last so many lines
     #[arg(long, value_name = "LINES")]
     tail: Option<usize>,
+    /// Of an agent that has ended: another file that is left of it, see `jobs show`
+    #[arg(long, value_name = "NAME", conflicts_with = "follow")]
+    file: Option<String>,
 }
 
 pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<Done, CliError> {
@@ -29,6 +32,7 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<Done, CliEr
         name: args.name,
         follow: args.follow,
         tail_bytes: 0,
+        file: args.file.unwrap_or_default(),
     };
     let open = async || client.stream_agent_log(request.clone()).await;
     print_log(open, |message| message.chunk, args.tail).await

@@ -1,7 +1,9 @@
-//! The four services of the fake.
+//! The services of the fake.
 
 use iap_common::v1::agent_service_server::AgentService;
 use iap_common::v1::daemon_service_server::DaemonService;
+use iap_common::v1::get_ended_agent_request::Key;
+use iap_common::v1::history_service_server::HistoryService;
 use iap_common::v1::pool_service_server::PoolService;
 use iap_common::v1::provision_service_server::ProvisionService;
 use iap_common::v1::*;
@@ -203,6 +205,51 @@ impl ProvisionService for State {
         self.record(format!("{:?}", request.into_inner()));
         Ok(Response::new(CancelProvisionJobResponse {
             job: self.answers.jobs.first().cloned(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl HistoryService for State {
+    async fn list_ended_agents(
+        &self,
+        request: Request<ListEndedAgentsRequest>,
+    ) -> Answer<ListEndedAgentsResponse> {
+        self.check("ListEndedAgents")?;
+        let request = request.into_inner();
+        let mut agents = self.answers.ended.clone();
+        agents.retain(|agent| {
+            (!request.with_job || agent.job.is_some())
+                && (!request.failed || agent.job_result != "succeeded")
+                && (request.pool.is_empty() || agent.pool == request.pool)
+        });
+        Ok(Response::new(ListEndedAgentsResponse { agents }))
+    }
+
+    async fn get_ended_agent(
+        &self,
+        request: Request<GetEndedAgentRequest>,
+    ) -> Answer<GetEndedAgentResponse> {
+        let key = request.into_inner().key;
+        let found = self.answers.ended.iter().find(|agent| match &key {
+            Some(Key::Name(name)) => agent.name == *name,
+            Some(Key::RequestId(id)) => agent.job.as_ref().is_some_and(|j| j.request_id == *id),
+            None => false,
+        });
+        let agent = found.cloned();
+        let agent = agent.ok_or_else(|| not_found("no such job", "list them: iapctl jobs ls"))?;
+        Ok(Response::new(GetEndedAgentResponse {
+            agent: Some(agent),
+            evidence: self.answers.evidence.clone(),
+        }))
+    }
+
+    async fn list_audit_entries(
+        &self,
+        _: Request<ListAuditEntriesRequest>,
+    ) -> Answer<ListAuditEntriesResponse> {
+        Ok(Response::new(ListAuditEntriesResponse {
+            entries: self.answers.audit.clone(),
         }))
     }
 }

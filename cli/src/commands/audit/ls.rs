@@ -1,0 +1,36 @@
+//! `audit ls`.
+
+use clap::Args;
+use iap_common::v1::ListAuditEntriesRequest;
+
+use crate::args::{DurationArg, ListOutputArgs};
+use crate::commands::{Context, Done, call};
+use crate::error::CliError;
+use crate::rows::history::AuditEntry;
+use crate::rows::time::ago;
+
+/// List what was asked for through the socket, the newest first
+#[derive(Args)]
+pub(crate) struct LsArgs {
+    /// Only this long ago or less, such as 30m or 24h
+    #[arg(long, value_name = "DURATION")]
+    since: Option<DurationArg>,
+    /// At most so many
+    #[arg(long, value_name = "COUNT", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    #[command(flatten)]
+    output: ListOutputArgs,
+}
+
+pub(super) async fn run(context: &Context, args: LsArgs) -> Result<Done, CliError> {
+    let mut client = context.history().await?;
+    let request = ListAuditEntriesRequest {
+        since: args.since.map(|since| ago(since.0)),
+        limit: args.limit,
+    };
+    let answer = call(client.list_audit_entries(request)).await?;
+    let rows: Vec<AuditEntry> = answer.entries.into_iter().map(AuditEntry::from).collect();
+    args.output.list(&rows)?;
+    Ok(Done::Yes)
+}
