@@ -21,6 +21,7 @@ mod agents;
 mod audit;
 mod completions;
 mod config;
+mod events;
 mod jobs;
 mod logs;
 mod pools;
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     /// Look at jobs that have ended
     #[command(alias = "job", subcommand)]
     Jobs(jobs::Jobs),
+    Events(events::EventsArgs),
     /// Look at who asked for what
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -64,6 +66,7 @@ impl Command {
             Self::Agents(verb) => Box::pin(verb.run(context)).await,
             Self::Provision(args) => Box::pin(args.run(context)).await,
             Self::Jobs(verb) => verb.run(context).await,
+            Self::Events(args) => events::run(context, args).await,
             Self::Audit(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context).await,
             Self::Completions(args) => completions::run(&args),

@@ -32,6 +32,7 @@ mod changes;
 mod convert;
 mod daemon;
 mod ended_log;
+mod events;
 mod history;
 mod peer;
 mod pool;

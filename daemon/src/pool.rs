@@ -18,6 +18,7 @@ pub mod azure_link;
 pub mod breaker;
 pub mod command;
 pub mod ending;
+pub mod events;
 pub mod in_flight;
 pub mod ledger;
 pub mod names;

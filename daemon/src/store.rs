@@ -2,7 +2,7 @@
 //! know what exists; this is what they forget. Losing it loses history and nothing else.
 //!
 //! ```text
-//!   pool tasks ──ended agents──┐                        ┌─► history.db (SQLite, WAL)
+//!   pool tasks ──events, ends──┐                        ┌─► history.db (SQLite, WAL)
 //!   grpc ────────audit─────────┴─► bounded queue ─► own thread
 //!   grpc ◄───────answers────────────────────────────────┘
 //!   pool actions ──files──► evidence/<agent>/  ([`evidence`])
@@ -14,23 +14,25 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, warn};
 
 use iap_common::error::chain;
 
 mod agents;
 mod audit;
+mod events;
 pub mod evidence;
 mod schema;
 
 pub use agents::{AgentFilter, EndedAgent, EndedJob};
 pub use audit::AuditEntry;
+pub use events::Event;
 use evidence::Evidence;
 
 /// Writes that may wait. A busy host ends a few agents a second.
@@ -39,6 +41,8 @@ const QUEUE: usize = 1024;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long what waits may take when the daemon stops.
 const FLUSH: Duration = Duration::from_secs(5);
+/// Who looks on at events and is further behind reads them from the database.
+const LOOKERS_BEHIND: usize = 1024;
 /// Retention is enforced this often, counted in writes.
 const SWEEP_EVERY: u32 = 256;
 
@@ -86,6 +90,8 @@ pub struct Store {
     warning: Option<Arc<str>>,
     dropped: Arc<AtomicU64>,
     evidence: Evidence,
+    newest_event: Arc<AtomicI64>,
+    lookers: broadcast::Sender<Event>,
 }
 
 impl Store {
@@ -100,6 +106,10 @@ impl Store {
         if let Some(warning) = &warning {
             warn!(path = %path.display(), "{warning}");
         }
+        let newest = opened
+            .as_ref()
+            .ok()
+            .and_then(|connection| schema::newest_event(connection).ok());
         let queue = opened.and_then(|connection| {
             let (sender, receiver) = mpsc::channel(QUEUE);
             let evidence = evidence.clone();
@@ -114,6 +124,8 @@ impl Store {
             warning: warning.map(Arc::from),
             dropped: Arc::default(),
             evidence,
+            newest_event: Arc::new(AtomicI64::new(newest.unwrap_or(0))),
+            lookers: broadcast::Sender::new(LOOKERS_BEHIND),
         }
     }
 
@@ -130,6 +142,15 @@ impl Store {
     /// Returns the files that ended agents left.
     pub fn evidence(&self) -> &Evidence {
         &self.evidence
+    }
+
+    /// Looks on from now.
+    pub fn watch_events(&self) -> broadcast::Receiver<Event> {
+        self.lookers.subscribe()
+    }
+
+    fn next_event(&self) -> i64 {
+        self.newest_event.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Lets what waits be written, within bounds. Nothing is written after it.

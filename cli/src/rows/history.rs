@@ -1,12 +1,16 @@
-//! Agents that have ended with the jobs they had, and the audit trail.
+//! Agents that have ended with the jobs they had, events, and the audit trail.
 
 use iap_common::v1;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::agent::Job;
-use super::time::{Time, age, size, took};
-use super::{Column, NOTHING, Row, Show, column, filled, number, or_nothing, plain, short};
+use crate::error::CliError;
+
+use super::time::{Time, age, clock, size, took};
+use super::{
+    API_VERSION, Column, NOTHING, Row, Show, column, filled, number, or_nothing, plain, short,
+};
 
 #[derive(Serialize, PartialEq, Clone)]
 pub(crate) struct EndedAgent {
@@ -252,5 +256,106 @@ impl Row for AuditEntry {
 
     fn name(&self) -> &str {
         &self.target
+    }
+}
+
+#[derive(Serialize, PartialEq, Clone)]
+pub(crate) struct Event {
+    id: i64,
+    at: Option<Time>,
+    r#type: String,
+    pool: String,
+    agent: Option<String>,
+    message: Option<String>,
+}
+
+impl From<v1::Event> for Event {
+    fn from(event: v1::Event) -> Self {
+        Self {
+            id: event.id,
+            at: Time::of(event.at),
+            r#type: event.r#type,
+            pool: event.pool,
+            agent: filled(event.agent),
+            message: filled(event.message),
+        }
+    }
+}
+
+impl Event {
+    /// Returns what it happened to: the agent, else the pool.
+    pub(crate) fn subject(&self) -> &str {
+        self.agent.as_deref().unwrap_or(&self.pool)
+    }
+
+    fn message(&self) -> String {
+        or_nothing(self.message.as_deref().map(plain).as_deref())
+    }
+
+    /// Returns it as a line by itself, with the local time of day.
+    pub(crate) fn line(&self) -> String {
+        let at = self.at.map_or_else(|| NOTHING.to_owned(), |at| clock(at.0));
+        let message = self.message.as_deref().map(plain).unwrap_or_default();
+        let line = format!("{at}  {:<20}  {}  {message}", self.r#type, self.subject());
+        line.trim_end().to_owned()
+    }
+
+    /// Returns it as an object in one line.
+    pub(crate) fn json_line(&self) -> Result<String, CliError> {
+        serde_json::to_string(&Line {
+            api_version: API_VERSION,
+            event: self,
+        })
+        .map_err(|error| CliError::Output(error.into()))
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    api_version: &'static str,
+    event: &'a Event,
+}
+
+impl Row for Event {
+    const PLURAL: &'static str = "events";
+    const SINGULAR: &'static str = "event";
+
+    fn columns(wide: bool) -> Vec<Column> {
+        let mut columns = vec![
+            column(if wide { "AT" } else { "AGE" }),
+            column("TYPE"),
+            column("POOL"),
+            column("AGENT"),
+            column("MESSAGE"),
+        ];
+        if wide {
+            columns.insert(0, number("ID"));
+        }
+        columns
+    }
+
+    fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
+        let at = self.at.map(|at| {
+            if wide {
+                at.to_string()
+            } else {
+                age(at.age(now))
+            }
+        });
+        let mut cells = vec![
+            or_nothing(at.as_deref()),
+            self.r#type.clone(),
+            self.pool.clone(),
+            or_nothing(self.agent.as_deref()),
+            self.message(),
+        ];
+        if wide {
+            cells.insert(0, self.id.to_string());
+        }
+        cells
+    }
+
+    fn name(&self) -> &str {
+        self.subject()
     }
 }

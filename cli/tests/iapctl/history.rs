@@ -192,6 +192,62 @@ fn the_log_of_an_agent_that_has_ended_is_printed() {
     assert_snapshot!(iapctl(&fake, "agents logs linux-h1-aaaaa --file agent.log"), @"Job Test completed with result: Failed");
 }
 
+fn events() -> Vec<Beat<Event>> {
+    let event = |id, kind: &str, agent: &str, message: &str| {
+        Beat::Say(Event {
+            id,
+            at: ago(60 - id),
+            r#type: kind.to_owned(),
+            pool: "linux".to_owned(),
+            agent: agent.to_owned(),
+            message: message.to_owned(),
+        })
+    };
+    vec![
+        event(
+            1,
+            "agent-busy",
+            "linux-h1-aaaaa",
+            "webshop-ci 20261123.7 Test",
+        ),
+        event(2, "agent-ended", "linux-h1-aaaaa", "job-failed\n\x1b[2J"),
+        event(3, "launches-failing", "", "storage pool full"),
+    ]
+}
+
+#[test]
+fn events_are_listed_and_cannot_steer_the_terminal() {
+    let fake = Fake::start(Answers {
+        events: vec![events()],
+        ..history()
+    });
+    assert_snapshot!(iapctl(&fake, "events --since 1h"), @"
+    AGE  TYPE              POOL   AGENT           MESSAGE
+    59s  agent-busy        linux  linux-h1-aaaaa  webshop-ci 20261123.7 Test
+    58s  agent-ended       linux  linux-h1-aaaaa  job-failed
+    57s  launches-failing  linux  -               storage pool full
+    ");
+}
+
+#[test]
+fn events_that_are_followed_are_an_object_a_line_in_json() {
+    let fake = Fake::start(Answers {
+        events: vec![events()],
+        ..history()
+    });
+    assert_snapshot!(iapctl(&fake, "events -f -o json"), @r#"
+    {"api_version":"iap.v1","event":{"id":1,"at":"[time]","type":"agent-busy","pool":"linux","agent":"linux-h1-aaaaa","message":"webshop-ci 20261123.7 Test"}}
+    {"api_version":"iap.v1","event":{"id":2,"at":"[time]","type":"agent-ended","pool":"linux","agent":"linux-h1-aaaaa","message":"job-failed\n\u001b[2J"}}
+    {"api_version":"iap.v1","event":{"id":3,"at":"[time]","type":"launches-failing","pool":"linux","agent":null,"message":"storage pool full"}}
+    "#);
+    assert_snapshot!(iapctl(&fake, "events -f -o yaml"), @"
+    --- stderr
+    error: events that are followed have no YAML form
+    hint: use -o json: an object a line
+    --- exit 2
+    ");
+}
+
 #[test]
 fn who_asked_for_what_is_listed() {
     let fake = Fake::start(history());

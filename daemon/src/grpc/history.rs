@@ -10,6 +10,7 @@ use iap_common::v1::history_service_server::HistoryService;
 use crate::store::{AgentFilter, AuditEntry, EndedAgent, EndedJob};
 
 use super::convert::timestamp;
+use super::events::EventStream;
 use super::{Services, status};
 
 const DEFAULT_LIMIT: u32 = 100;
@@ -63,6 +64,18 @@ impl HistoryService for Services {
                 .map(|(name, size)| v1::EvidenceFile { name, size })
                 .collect(),
         }))
+    }
+
+    type StreamEventsStream = EventStream;
+
+    async fn stream_events(
+        &self,
+        request: Request<v1::StreamEventsRequest>,
+    ) -> Result<Response<EventStream>, Status> {
+        let request = request.into_inner();
+        let since = time(request.since)?;
+        let stream = self.events(request, since).await?;
+        Ok(Response::new(stream))
     }
 
     async fn list_audit_entries(

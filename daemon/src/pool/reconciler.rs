@@ -367,8 +367,9 @@ impl Reconciler {
             in_flight: self.in_flight.len(),
             failed: std::mem::take(&mut self.failed),
         };
-        self.publish
-            .send_replace(Arc::new(self.status(report, Instant::now())));
+        let status = self.status(report, Instant::now());
+        self.tell_events(&self.publish.borrow(), &status);
+        self.publish.send_replace(Arc::new(status));
     }
 
     async fn observe(&mut self, trigger: Trigger) {

@@ -46,7 +46,7 @@ impl PoolSpec {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    fn spec() -> PoolSpec {
+    pub(in crate::pool) fn spec() -> PoolSpec {
         PoolSpec {
             name: "linux".into(),
             agent_count: 2,

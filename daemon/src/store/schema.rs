@@ -43,8 +43,18 @@ const STEPS: [&str; 1] = ["
         outcome TEXT NOT NULL
     ) STRICT;
     CREATE INDEX audit_by_time ON audit (at);
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY,
+        at INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        pool TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        message TEXT NOT NULL
+    ) STRICT;
 "];
 
+/// Some ten for each agent's life.
+const EVENTS_KEPT: i64 = 100_000;
 /// Another process (a backup, an operator's sqlite3) may hold the file for a moment.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -95,7 +105,18 @@ pub(super) fn delete_before(connection: &Connection, oldest: Timestamp) -> rusql
     let oldest = oldest.as_millisecond();
     connection.execute("DELETE FROM ended_agents WHERE ended_at < ?1", [oldest])?;
     connection.execute("DELETE FROM audit WHERE at < ?1", [oldest])?;
+    connection.execute(
+        "DELETE FROM events WHERE at < ?1 OR id <= (SELECT MAX(id) FROM events) - ?2",
+        [oldest, EVENTS_KEPT],
+    )?;
     Ok(())
+}
+
+/// Returns the number of the newest event; 0 when there is none.
+pub(super) fn newest_event(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT COALESCE(MAX(id), 0) FROM events", [], |row| {
+        row.get(0)
+    })
 }
 
 /// Reads a time as it is kept: milliseconds since 1970.

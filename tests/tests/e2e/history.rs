@@ -88,6 +88,47 @@ async fn a_failed_job_is_told_with_its_agents_log_when_that_is_long_gone() -> an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agents_life_is_told_in_events_as_it_happens_and_afterwards() -> anyhow::Result<()> {
+    let host = Host::start(HostOptions::default()).await?;
+    let agent = host.wait_idle(1, SOON).await?.remove(0).name;
+    let mut client = HistoryServiceClient::new(host.channel().await?);
+    let request = v1::StreamEventsRequest {
+        follow: true,
+        ..v1::StreamEventsRequest::default()
+    };
+    let mut live = client.stream_events(request).await?.into_inner();
+    host.sim.queue_job(
+        JobRequest::new(AZURE_POOL)
+            .named("Build")
+            .lasting(Duration::from_secs(2)),
+    )?;
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|last| *last != "agent-ended") {
+        let next = tokio::time::timeout(SOON, live.message()).await??;
+        let event = next
+            .and_then(|message| message.event)
+            .context("it goes on")?;
+        if event.agent == agent {
+            seen.push(event.r#type);
+        }
+    }
+    assert_eq!(
+        seen,
+        ["agent-creating", "agent-idle", "agent-busy", "agent-ended"]
+    );
+    let request = v1::StreamEventsRequest {
+        types: vec!["agent-ended".into()],
+        ..v1::StreamEventsRequest::default()
+    };
+    let mut kept = client.stream_events(request).await?.into_inner();
+    let event = kept.message().await?.and_then(|message| message.event);
+    let event = event.context("it is kept")?;
+    assert_eq!(event.agent, agent);
+    assert!(event.message.starts_with("job-succeeded"), "{event:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_ends_while_the_daemon_is_down_is_told_all_the_same() -> anyhow::Result<()> {
     let mut host = Host::start(HostOptions {
         // After it the registration that was left behind is looked at and deleted.

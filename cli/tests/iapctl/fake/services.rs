@@ -244,6 +244,18 @@ impl HistoryService for State {
         }))
     }
 
+    type StreamEventsStream = Messages<StreamEventsResponse>;
+
+    async fn stream_events(
+        &self,
+        _: Request<StreamEventsRequest>,
+    ) -> Answer<Self::StreamEventsStream> {
+        let scripts = &self.answers.events;
+        self.play("StreamEvents", scripts, |event| StreamEventsResponse {
+            event: Some(event),
+        })
+    }
+
     async fn list_audit_entries(
         &self,
         _: Request<ListAuditEntriesRequest>,

@@ -1,5 +1,5 @@
 //! Keeps the record of agents that have ended: once when their instance is gone, and again, with
-//! the result of their job, when their registration is.
+//! the result of their job, when their registration is. Tells events.
 
 use jiff::Timestamp;
 
@@ -8,7 +8,9 @@ use crate::azure::JobRequest;
 use crate::store::{EndedAgent, EndedJob};
 
 use super::super::ending::{self, Circumstances};
+use super::super::events::{self, EventKind};
 use super::super::ledger::Entry;
+use super::super::status::PoolStatus;
 use super::Reconciler;
 
 impl Reconciler {
@@ -22,12 +24,41 @@ impl Reconciler {
             return;
         }
         let spec = &self.order.spec;
+        let record = record(entry);
+        // Once: with the job's result where there was a job.
+        let is_last = entry.deregistered_at.is_some() || entry.azure_agent_id.is_none();
+        if is_last {
+            self.tell_end(name, &record);
+        }
         self.shared.store.agent_ended(EndedAgent {
             name: name.to_owned(),
             pool: spec.name.clone(),
             project: spec.instance.project.clone(),
-            ..record(entry)
+            ..record
         });
+    }
+
+    fn tell_end(&self, name: &str, record: &EndedAgent) {
+        let job = record.job.as_ref().map_or_else(String::new, |job| {
+            format!(": {} {} {}", job.pipeline, job.run, job.name)
+        });
+        let message = format!("{}{}", record.reason, job);
+        let kind = EventKind::AgentEnded.as_str();
+        self.shared
+            .store
+            .event(kind, &self.order.spec.name, name, message.trim_end());
+    }
+
+    /// Tells what happened between two statuses.
+    pub(super) fn tell_events(&self, old: &PoolStatus, new: &PoolStatus) {
+        for event in events::between(old, new) {
+            self.shared.store.event(
+                event.kind.as_str(),
+                &new.spec.name,
+                &event.agent,
+                &event.message,
+            );
+        }
     }
 }
 

@@ -1,0 +1,91 @@
+//! `events`.
+
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+use iap_common::v1::StreamEventsRequest;
+
+use crate::args::{DurationArg, Format, ListOutputArgs};
+use crate::commands::{Context, Done};
+use crate::complete;
+use crate::error::CliError;
+use crate::feed::Feed;
+use crate::output;
+use crate::progress::Notes;
+use crate::rows::history::Event;
+use crate::rows::time::ago;
+
+/// List what happened to pools and agents, the oldest first
+#[derive(Args)]
+pub(crate) struct EventsArgs {
+    /// Go on as things happen
+    #[arg(short, long)]
+    follow: bool,
+    /// Only this type, such as agent-ended or launches-failing; repeatable
+    #[arg(long = "type", value_name = "TYPE")]
+    types: Vec<String>,
+    /// Only this pool's
+    #[arg(long, value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]
+    pool: Option<String>,
+    /// Only this long ago or less, such as 30m or 24h; without it the newest 100
+    #[arg(long, value_name = "DURATION")]
+    since: Option<DurationArg>,
+    #[command(flatten)]
+    output: ListOutputArgs,
+}
+
+/// Without a time to begin at, so many are enough.
+const NEWEST: u32 = 100;
+/// With one, nobody reads more.
+const MOST: u32 = 10_000;
+
+pub(super) async fn run(context: &Context, args: EventsArgs) -> Result<Done, CliError> {
+    if args.follow && args.output.answer.format == Format::Yaml {
+        return Err(CliError::usage(
+            "events that are followed have no YAML form",
+            "use -o json: an object a line",
+        ));
+    }
+    let mut client = context.history().await?;
+    let mut request = StreamEventsRequest {
+        since: args.since.map(|since| ago(since.0)),
+        after_id: 0,
+        limit: if args.since.is_some() { MOST } else { NEWEST },
+        follow: args.follow,
+        pool: args.pool.unwrap_or_default(),
+        types: args.types,
+    };
+    if !args.follow {
+        let answer = super::call(client.stream_events(request)).await?;
+        let rows = all(answer).await?;
+        args.output.list(&rows)?;
+        return Ok(Done::Yes);
+    }
+    let last = std::cell::Cell::new(0);
+    let open = async || {
+        // After the daemon was away: what happened since the last one.
+        request.after_id = last.get();
+        client.stream_events(request.clone()).await
+    };
+    let mut feed = Feed::new(open, Notes::stderr());
+    while let Some(message) = feed.next().await? {
+        let Some(event) = message.event else { continue };
+        last.set(event.id);
+        let event = Event::from(event);
+        match args.output.answer.format {
+            Format::Table | Format::Wide => output::line(&event.line())?,
+            Format::Name => output::line(event.subject())?,
+            Format::Json | Format::Yaml => output::line(&event.json_line()?)?,
+        }
+    }
+    Ok(Done::Yes)
+}
+
+async fn all(
+    mut stream: tonic::Streaming<iap_common::v1::StreamEventsResponse>,
+) -> Result<Vec<Event>, CliError> {
+    let mut rows = Vec::new();
+    while let Some(message) = stream.message().await? {
+        rows.extend(message.event.map(Event::from));
+    }
+    Ok(rows)
+}

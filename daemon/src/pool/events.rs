@@ -1,0 +1,199 @@
+//! What happened between two statuses of a pool, in typed events for people and programs that look
+//! on. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::agent::AgentState;
+
+use super::azure_link::CredentialState;
+use super::status::{AgentStatus, PoolStatus};
+
+/// What happened. A fixed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// An agent's instance is being created.
+    AgentCreating,
+    /// An agent is online and waits for a job.
+    AgentIdle,
+    /// An agent has a job.
+    AgentBusy,
+    /// An agent was asked to finish and go.
+    AgentDraining,
+    /// An agent does not answer as it should: offline, frozen, or it refuses to go.
+    AgentTroubled,
+    /// An agent is gone.
+    AgentEnded,
+    /// Failures keep agents from being started.
+    LaunchesFailing,
+    /// Agents start again.
+    LaunchesRecovered,
+    /// Azure cannot be used.
+    AzureLost,
+    /// Azure can be used again.
+    AzureRecovered,
+    /// Azure rejects the credential.
+    CredentialRejected,
+    /// Incus does not answer.
+    IncusLost,
+    /// Incus answers again.
+    IncusRecovered,
+    /// New agents are made from another image.
+    ImageMoved,
+    /// The image is missing.
+    ImageMissing,
+    /// The pool left the configuration.
+    PoolRemoved,
+}
+
+impl EventKind {
+    /// All kinds.
+    pub const ALL: [Self; 16] = [
+        Self::AgentCreating,
+        Self::AgentIdle,
+        Self::AgentBusy,
+        Self::AgentDraining,
+        Self::AgentTroubled,
+        Self::AgentEnded,
+        Self::LaunchesFailing,
+        Self::LaunchesRecovered,
+        Self::AzureLost,
+        Self::AzureRecovered,
+        Self::CredentialRejected,
+        Self::IncusLost,
+        Self::IncusRecovered,
+        Self::ImageMoved,
+        Self::ImageMissing,
+        Self::PoolRemoved,
+    ];
+
+    /// Returns the word used in records and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AgentCreating => "agent-creating",
+            Self::AgentIdle => "agent-idle",
+            Self::AgentBusy => "agent-busy",
+            Self::AgentDraining => "agent-draining",
+            Self::AgentTroubled => "agent-troubled",
+            Self::AgentEnded => "agent-ended",
+            Self::LaunchesFailing => "launches-failing",
+            Self::LaunchesRecovered => "launches-recovered",
+            Self::AzureLost => "azure-lost",
+            Self::AzureRecovered => "azure-recovered",
+            Self::CredentialRejected => "credential-rejected",
+            Self::IncusLost => "incus-lost",
+            Self::IncusRecovered => "incus-recovered",
+            Self::ImageMoved => "image-moved",
+            Self::ImageMissing => "image-missing",
+            Self::PoolRemoved => "pool-removed",
+        }
+    }
+}
+
+/// One thing that happened to a pool or to one of its agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolEvent {
+    /// What.
+    pub kind: EventKind,
+    /// To which agent; empty when to the pool.
+    pub agent: String,
+    /// More words; may be empty.
+    pub message: String,
+}
+
+/// Returns what happened between two statuses. That agents ended is told elsewhere, with why.
+pub fn between(old: &PoolStatus, new: &PoolStatus) -> Vec<PoolEvent> {
+    let mut events = of_agents(old, new);
+    let mut tell = |kind, message: &str| {
+        events.push(PoolEvent {
+            kind,
+            agent: String::new(),
+            message: message.to_owned(),
+        });
+    };
+    if new.removed && !old.removed {
+        tell(EventKind::PoolRemoved, "");
+    }
+    match (old.launches.open, new.launches.open) {
+        (false, true) => tell(EventKind::LaunchesFailing, &new.launches.last_error),
+        (true, false) => tell(EventKind::LaunchesRecovered, ""),
+        _ => {}
+    }
+    match (old.incus_reachable, new.incus_reachable) {
+        (true, false) => {
+            let why = new.problems.first().map_or("", String::as_str);
+            tell(EventKind::IncusLost, why);
+        }
+        (false, true) => tell(EventKind::IncusRecovered, ""),
+        _ => {}
+    }
+    match (old.azure.usable, new.azure.usable) {
+        (true, false) => tell(EventKind::AzureLost, &new.azure.breaker.last_error),
+        // The first list after the start is no recovery.
+        (false, true) if old.azure.listed_at.is_some() => tell(EventKind::AzureRecovered, ""),
+        _ => {}
+    }
+    if new.azure.credential == CredentialState::Rejected
+        && old.azure.credential != CredentialState::Rejected
+    {
+        tell(EventKind::CredentialRejected, &new.azure.breaker.last_error);
+    }
+    let (before, after) = (&old.image.fingerprint, &new.image.fingerprint);
+    if before != after && !before.is_empty() {
+        let alias = &new.spec.instance.image;
+        if after.is_empty() {
+            tell(EventKind::ImageMissing, alias);
+        } else {
+            tell(EventKind::ImageMoved, &format!("{alias} is {after} now"));
+        }
+    }
+    events
+}
+
+fn of_agents(old: &PoolStatus, new: &PoolStatus) -> Vec<PoolEvent> {
+    let before: BTreeMap<&str, &AgentStatus> =
+        old.agents.iter().map(|a| (a.name.as_str(), a)).collect();
+    let mut events = Vec::new();
+    for agent in &new.agents {
+        let was = before.get(agent.name.as_str());
+        let changed = was.is_none_or(|was| was.state != agent.state);
+        let (kind, message) = match agent.state {
+            AgentState::Creating => (EventKind::AgentCreating, String::new()),
+            AgentState::Idle => (EventKind::AgentIdle, String::new()),
+            AgentState::Busy => (EventKind::AgentBusy, job_of(agent)),
+            AgentState::Unknown | AgentState::Stuck => {
+                (EventKind::AgentTroubled, agent.detail.clone())
+            }
+            _ => continue,
+        };
+        if changed {
+            events.push(PoolEvent {
+                kind,
+                agent: agent.name.clone(),
+                message,
+            });
+        }
+        if agent.draining && was.is_some_and(|was| !was.draining) {
+            events.push(PoolEvent {
+                kind: EventKind::AgentDraining,
+                agent: agent.name.clone(),
+                message: String::new(),
+            });
+        }
+    }
+    events
+}
+
+fn job_of(agent: &AgentStatus) -> String {
+    agent.job.as_ref().map_or_else(String::new, |job| {
+        let parts = [&job.pipeline, &job.run, &job.job_name];
+        let known: Vec<&str> = parts
+            .into_iter()
+            .map(String::as_str)
+            .filter(|part| !part.is_empty())
+            .collect();
+        known.join(" ")
+    })
+}
+
+#[cfg(test)]
+mod tests;

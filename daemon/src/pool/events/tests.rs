@@ -1,0 +1,121 @@
+use std::sync::Arc;
+
+use crate::azure::JobRequest;
+use crate::pool::azure_link::CredentialState;
+use crate::pool::spec_hash;
+use crate::pool::status::{AzureStatus, ImageStatus, PoolStatus};
+
+use super::*;
+
+fn pool(agents: Vec<AgentStatus>) -> PoolStatus {
+    PoolStatus {
+        spec: Arc::new(spec_hash::tests::spec()),
+        spec_hash: String::new(),
+        removed: false,
+        agents,
+        foreign: Vec::new(),
+        problems: Vec::new(),
+        incus_reachable: true,
+        image: ImageStatus {
+            fingerprint: "abc".into(),
+            ..ImageStatus::default()
+        },
+        launches: super::super::breaker::BreakerStatus::default(),
+        azure: AzureStatus {
+            usable: true,
+            listed_at: Some(jiff::Timestamp::UNIX_EPOCH),
+            ..AzureStatus::default()
+        },
+        last_pass: None,
+    }
+}
+
+fn agent(state: AgentState) -> AgentStatus {
+    AgentStatus {
+        name: "a".into(),
+        state,
+        detail: "offline".into(),
+        draining: false,
+        created_at: None,
+        azure_agent_id: None,
+        job: Some(JobRequest {
+            pipeline: "ci".into(),
+            job_name: "Build".into(),
+            ..JobRequest::default()
+        }),
+        image: String::new(),
+        outdated: false,
+        instance_status: String::new(),
+        online: None,
+        enabled: true,
+        location: String::new(),
+    }
+}
+
+fn told(old: &PoolStatus, new: &PoolStatus) -> Vec<(&'static str, String)> {
+    let events = between(old, new).into_iter();
+    events.map(|e| (e.kind.as_str(), e.message)).collect()
+}
+
+#[test]
+fn each_step_of_an_agents_life_is_told_once() {
+    use AgentState::{Busy, Creating, Idle, Registering, Unknown};
+    let states = [Creating, Creating, Registering, Idle, Busy, Busy, Unknown];
+    let mut before = pool(Vec::new());
+    let mut all = Vec::new();
+    for state in states {
+        let after = pool(vec![agent(state)]);
+        all.extend(told(&before, &after));
+        before = after;
+    }
+    let words: Vec<(&str, &str)> = all.iter().map(|(kind, text)| (*kind, &**text)).collect();
+    assert_eq!(
+        words,
+        [
+            ("agent-creating", ""),
+            ("agent-idle", ""),
+            ("agent-busy", "ci Build"),
+            ("agent-troubled", "offline"),
+        ]
+    );
+}
+
+#[test]
+fn a_wish_to_go_is_told() {
+    let before = pool(vec![agent(AgentState::Busy)]);
+    let mut after = before.clone();
+    after.agents[0].draining = true;
+    assert_eq!(told(&before, &after), [("agent-draining", String::new())]);
+    assert!(told(&after, &after).is_empty());
+}
+
+#[test]
+fn troubles_of_the_pool_are_told_when_they_begin_and_when_they_end() {
+    let good = pool(Vec::new());
+    let mut bad = good.clone();
+    bad.launches.open = true;
+    bad.incus_reachable = false;
+    bad.azure.usable = false;
+    bad.azure.credential = CredentialState::Rejected;
+    bad.image.fingerprint = String::new();
+    bad.removed = true;
+    let kinds = |old, new| -> Vec<&str> { told(old, new).into_iter().map(|t| t.0).collect() };
+    assert_eq!(
+        kinds(&good, &bad),
+        [
+            "pool-removed",
+            "launches-failing",
+            "incus-lost",
+            "azure-lost",
+            "credential-rejected",
+            "image-missing"
+        ]
+    );
+    assert_eq!(
+        kinds(&bad, &good),
+        ["launches-recovered", "incus-recovered", "azure-recovered"]
+    );
+    let mut moved = good.clone();
+    moved.image.fingerprint = "def".into();
+    assert_eq!(kinds(&good, &moved), ["image-moved"]);
+}
