@@ -29,7 +29,7 @@ use crate::pool::reconciler::Shared;
 use crate::provision::{AzureLookup, Provisioner};
 use crate::registration::KeyStock;
 use crate::reload::Reloader;
-use crate::store::{Retention, Store};
+use crate::store::Store;
 use crate::supervisor::{Pools, Supervisor};
 
 pub mod health;
@@ -148,9 +148,9 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     let _lock = lock::take(&spec.state_dir)?;
     let listener = socket::listen(&spec.socket).await?;
 
-    let store = Store::open(&spec.state_dir, Retention::default());
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::default());
+    let store = Store::open(&spec.state_dir, spec.retention, metrics.history_dropped());
     let incus = Incus::new(spec.incus_socket.clone(), observer(&metrics, "incus"));
     let keys = Arc::new(KeyStock::new(KEYS_KEPT));
     let (incus_health, incus_is) = watch::channel(Arc::default());

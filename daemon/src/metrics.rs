@@ -60,6 +60,7 @@ pub struct Metrics {
     launches_braked: Family<PoolLabel, Gauge>,
     azure_usable: Family<PoolLabel, Gauge>,
     waiting_jobs: Family<PoolLabel, Gauge>,
+    history_dropped: Counter,
 }
 
 impl Default for Metrics {
@@ -80,6 +81,7 @@ impl Default for Metrics {
             launches_braked: Family::default(),
             azure_usable: Family::default(),
             waiting_jobs: Family::default(),
+            history_dropped: Counter::default(),
         };
         metrics.register();
         metrics
@@ -153,6 +155,16 @@ impl Metrics {
             "Jobs in the Azure pool without agent",
             self.waiting_jobs.clone(),
         );
+        r.register(
+            "history_dropped",
+            "Records of history that were dropped because the disk was behind",
+            self.history_dropped.clone(),
+        );
+    }
+
+    /// Returns the count of dropped history, for who drops it.
+    pub fn history_dropped(&self) -> Counter {
+        self.history_dropped.clone()
     }
 
     /// An agent was started.

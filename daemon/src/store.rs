@@ -14,10 +14,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
 use rusqlite::Connection;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{debug, warn};
@@ -88,15 +89,16 @@ enum Message {
 pub struct Store {
     queue: Result<mpsc::Sender<Message>, Arc<str>>,
     warning: Option<Arc<str>>,
-    dropped: Arc<AtomicU64>,
+    dropped: Counter,
     evidence: Evidence,
     newest_event: Arc<AtomicI64>,
     lookers: broadcast::Sender<Event>,
 }
 
 impl Store {
-    /// Opens the history in the state directory, or says why there is none.
-    pub fn open(state_dir: &Path, retention: Retention) -> Self {
+    /// Opens the history in the state directory, or says why there is none. `dropped` counts the
+    /// writes that are given up.
+    pub fn open(state_dir: &Path, retention: Retention, dropped: Counter) -> Self {
         let path = state_dir.join("history.db");
         let evidence = Evidence::new(state_dir);
         let (opened, warning) = match open_or_replace(&path) {
@@ -122,7 +124,7 @@ impl Store {
         Self {
             queue: queue.map_err(Arc::from),
             warning: warning.map(Arc::from),
-            dropped: Arc::default(),
+            dropped,
             evidence,
             newest_event: Arc::new(AtomicI64::new(newest.unwrap_or(0))),
             lookers: broadcast::Sender::new(LOOKERS_BEHIND),
@@ -136,7 +138,7 @@ impl Store {
 
     /// Returns how many writes were dropped.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.dropped.get()
     }
 
     /// Returns the files that ended agents left.
@@ -179,7 +181,7 @@ impl Store {
             }
         });
         if queue.try_send(Message::Work(work)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.inc();
             debug!(what, "history is behind, dropped a write");
         }
     }

@@ -39,6 +39,7 @@ pub fn diff(old: &DaemonSpec, new: &DaemonSpec) -> Vec<String> {
         ("socket", old.socket != new.socket),
         ("owner", old.owner != new.owner),
         ("stateDir", old.state_dir != new.state_dir),
+        ("history", old.retention != new.retention),
     ] {
         if changed {
             lines.push(format!(

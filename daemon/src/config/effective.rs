@@ -8,7 +8,9 @@ use serde_yaml::Value;
 use crate::pool::spec::{CredentialSpec, DaemonSpec, InstanceKind, PoolSpec};
 
 use super::duration::format;
-use super::file::{Azure, Daemon, DurationText, File, Incus, Instance, Listener, Pool, Socket};
+use super::file::{
+    Azure, Daemon, DurationText, File, History, Incus, Instance, Listener, Pool, Socket,
+};
 use super::secrets::names_a_secret;
 
 /// Returns the file that says all of `spec`. Secrets, and variables named like secrets, are masked.
@@ -36,6 +38,10 @@ pub(super) fn yaml(spec: &DaemonSpec) -> String {
         }),
         owner: spec.owner.clone(),
         state_dir: Some(path(&spec.state_dir)),
+        history: Some(History {
+            keep_for: Some(duration(spec.retention.age)),
+            evidence_size_in_gb: u32::try_from(spec.retention.evidence_bytes >> 30).ok(),
+        }),
     };
     const INFALLIBLE: &str = "texts, numbers and lists can be written as YAML";
     let mut value = serde_yaml::to_value(&file).expect(INFALLIBLE);

@@ -37,6 +37,8 @@ pub(super) struct File {
     /// Directory of the daemon's own records. Absolute.
     #[schemars(extend("default" = "/var/lib/iapd"))]
     pub(super) state_dir: Option<String>,
+    /// How much is kept of agents that have ended.
+    pub(super) history: Option<History>,
 }
 
 /// A pool of like agents.
@@ -161,6 +163,18 @@ pub(super) struct Listener {
 pub(super) struct Incus {
     /// Path of Incus's socket. Where Incus puts it unless given. Absolute.
     pub(super) socket: Option<String>,
+}
+
+/// How much is kept of agents that have ended.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct History {
+    /// How long records, events and evidence are kept.
+    #[schemars(extend("default" = "720h"))]
+    pub(super) keep_for: Option<DurationText>,
+    /// How much evidence (logs of ended agents) is kept, GiB; the oldest goes first.
+    #[schemars(range(min = 0, max = 65536), extend("default" = 1))]
+    pub(super) evidence_size_in_gb: Option<u32>,
 }
 
 /// The socket that iapctl talks to.

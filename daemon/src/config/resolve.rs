@@ -11,6 +11,7 @@ use iap_common::socket;
 
 use crate::pool::names::agent_name_stem;
 use crate::pool::spec::{DaemonSpec, PoolSpec, RetrySpec, SocketSpec};
+use crate::store::Retention;
 
 use super::Environment;
 use super::duration;
@@ -29,6 +30,9 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// Below this the daemon would do nothing but look.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Less would be gone before anybody looks.
+const SHORTEST_HISTORY: Duration = Duration::from_secs(60);
 
 /// The longest path of a unix socket: `sun_path` without its final NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -69,6 +73,18 @@ pub(super) fn resolve(file: File, env: &Environment, report: &mut Report<'_>) ->
         owner: text("owner", file.owner, report),
         state_dir: absolute("stateDir", file.state_dir, &env.state_dir, report),
         listener_retry: retry(daemon.listener.unwrap_or_default(), report),
+        retention: retention(file.history.unwrap_or_default(), report),
+    }
+}
+
+fn retention(file: file::History, report: &mut Report<'_>) -> Retention {
+    let default = Retention::default();
+    let key = "history.keepFor";
+    Retention {
+        age: duration(key, file.keep_for, default.age, SHORTEST_HISTORY, report),
+        evidence_bytes: file
+            .evidence_size_in_gb
+            .map_or(default.evidence_bytes, |gib| u64::from(gib) << 30),
     }
 }
 

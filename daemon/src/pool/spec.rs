@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::store::Retention;
+
 /// A value that never prints.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -52,6 +54,8 @@ pub struct DaemonSpec {
     pub state_dir: PathBuf,
     /// The wait before the first reconnect to the Incus event stream, and the longest one.
     pub listener_retry: RetrySpec,
+    /// How much history is kept.
+    pub retention: Retention,
 }
 
 /// The gRPC socket's place and rights.

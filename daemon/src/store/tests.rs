@@ -24,6 +24,10 @@ fn ended(name: &str, pool: &str, seconds: i64, result: Option<&str>) -> EndedAge
     }
 }
 
+fn open(state_dir: &Path, retention: Retention) -> Store {
+    Store::open(state_dir, retention, Counter::default())
+}
+
 fn now() -> i64 {
     Timestamp::now().as_second()
 }
@@ -43,7 +47,7 @@ async fn names(store: &Store, filter: AgentFilter) -> Vec<String> {
 #[tokio::test]
 async fn ended_agents_are_kept_filtered_and_found_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), Retention::default());
+    let store = open(dir.path(), Retention::default());
     let t = now();
     store.agent_ended(ended("a", "linux", t - 30, Some("succeeded")));
     store.agent_ended(ended("b", "linux", t - 20, Some("failed")));
@@ -69,7 +73,7 @@ async fn ended_agents_are_kept_filtered_and_found_after_a_restart() {
     );
     store.close().await;
 
-    let store = Store::open(dir.path(), Retention::default());
+    let store = open(dir.path(), Retention::default());
     assert_eq!(store.warning(), None);
     let found = store.ended_agent("b").await.unwrap().unwrap();
     assert_eq!(found, ended("b", "linux", t - 20, Some("failed")));
@@ -80,7 +84,7 @@ async fn ended_agents_are_kept_filtered_and_found_after_a_restart() {
 #[tokio::test]
 async fn later_records_of_an_agent_add_to_the_first() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), Retention::default());
+    let store = open(dir.path(), Retention::default());
     store.agent_ended(ended("a", "linux", now(), None));
     store.agent_ended(ended("a", "linux", now(), Some("canceled")));
     store.agent_ended(EndedAgent {
@@ -104,7 +108,7 @@ async fn later_records_of_an_agent_add_to_the_first() {
 #[tokio::test]
 async fn the_audit_trail_is_kept_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), Retention::default());
+    let store = open(dir.path(), Retention::default());
     for number in 0..3 {
         store.audit(AuditEntry {
             at: Timestamp::now(),
@@ -124,7 +128,7 @@ async fn the_audit_trail_is_kept_in_order() {
 #[tokio::test]
 async fn what_is_too_old_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), Retention::default());
+    let store = open(dir.path(), Retention::default());
     store.agent_ended(ended("old", "linux", now() - 3600, None));
     store.agent_ended(ended("new", "linux", now(), None));
     store.close().await;
@@ -132,7 +136,7 @@ async fn what_is_too_old_goes() {
         age: Duration::from_secs(600),
         ..Retention::default()
     };
-    let store = Store::open(dir.path(), retention);
+    let store = open(dir.path(), retention);
     assert_eq!(names(&store, all()).await, ["new"]);
 }
 
@@ -140,7 +144,7 @@ async fn what_is_too_old_goes() {
 async fn a_damaged_file_is_set_aside_with_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("history.db"), "this is no database at all").unwrap();
-    let store = Store::open(dir.path(), Retention::default());
+    let store = open(dir.path(), Retention::default());
     let warning = store.warning().unwrap();
     assert!(warning.contains("damaged"), "{warning}");
     store.agent_ended(ended("a", "linux", now(), None));
@@ -154,11 +158,11 @@ async fn a_damaged_file_is_set_aside_with_a_warning() {
 async fn a_newer_file_is_left_alone_and_history_is_off() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("history.db");
-    drop(Store::open(dir.path(), Retention::default()));
+    drop(open(dir.path(), Retention::default()));
     let connection = Connection::open(&path).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
-    let store = Store::open(dir.path(), Retention::default());
+    let store = open(dir.path(), Retention::default());
     assert!(store.warning().unwrap().contains("schema 99"));
     store.agent_ended(ended("a", "linux", now(), None));
     let error = store.ended_agents(all()).await.unwrap_err();
@@ -173,7 +177,7 @@ async fn a_newer_file_is_left_alone_and_history_is_off() {
 #[tokio::test]
 async fn a_full_queue_drops_and_counts_and_blocks_nobody() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), Retention::default());
+    let store = open(dir.path(), Retention::default());
     let (release, held) = std_mpsc::channel::<()>();
     store.write("a slow one", move |_| {
         let _ = held.recv();

@@ -112,6 +112,9 @@ fn the_effective_configuration_has_every_default_and_no_secret() {
       group: iapd
     owner: blue
     stateDir: /var/lib/iapd
+    history:
+      keepFor: 720h
+      evidenceSizeInGb: 1
     ");
 }
 
