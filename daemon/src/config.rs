@@ -23,6 +23,7 @@ mod diff;
 mod duration;
 mod effective;
 mod file;
+mod origins;
 mod places;
 mod problem;
 mod resolve;
@@ -106,7 +107,8 @@ pub struct Loaded {
     pub spec: DaemonSpec,
     /// What is allowed and probably not meant.
     pub warnings: Vec<Problem>,
-    /// The whole configuration with its defaults, as YAML; secrets are masked.
+    /// The whole configuration with its defaults, as YAML, and where each value comes from as a
+    /// comment behind it; secrets are masked.
     pub effective_yaml: String,
 }
 
@@ -164,9 +166,11 @@ pub fn schema() -> String {
 }
 
 fn finish(spec: DaemonSpec, report: Report<'_>) -> Result<Loaded, Vec<Problem>> {
+    let effective = effective::value(&spec);
+    let effective_yaml = origins::annotate(&effective, &|key| report.places.line(key));
     let warnings = report.finish()?;
     Ok(Loaded {
-        effective_yaml: effective::yaml(&spec),
+        effective_yaml,
         spec,
         warnings,
     })

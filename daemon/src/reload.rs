@@ -129,6 +129,7 @@ impl Reloader {
             socket: old.socket.clone(),
             owner: old.owner.clone(),
             state_dir: old.state_dir.clone(),
+            retention: old.retention,
             ..loaded.spec
         };
         self.specs.send_replace(Arc::new(spec));

@@ -14,7 +14,7 @@ use super::file::{
 use super::secrets::names_a_secret;
 
 /// Returns the file that says all of `spec`. Secrets, and variables named like secrets, are masked.
-pub(super) fn yaml(spec: &DaemonSpec) -> String {
+pub(super) fn value(spec: &DaemonSpec) -> Value {
     let intervals = spec.pools.first();
     let file = File {
         pools: Some(spec.pools.iter().map(pool).collect()),
@@ -46,7 +46,7 @@ pub(super) fn yaml(spec: &DaemonSpec) -> String {
     const INFALLIBLE: &str = "texts, numbers and lists can be written as YAML";
     let mut value = serde_yaml::to_value(&file).expect(INFALLIBLE);
     drop_absent(&mut value);
-    serde_yaml::to_string(&value).expect(INFALLIBLE)
+    value
 }
 
 fn drop_absent(value: &mut Value) {

@@ -239,6 +239,11 @@ impl Places {
         self.nearest(key).map_or(Position::START, |place| place.key)
     }
 
+    /// Returns the line in which `key` has its value; `None` when it is not in the file.
+    pub(super) fn line(&self, key: &str) -> Option<usize> {
+        self.places.get(key).map(|place| place.value.line)
+    }
+
     /// Returns the text of a scalar as it is written.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.places.get(key)?.text.as_deref()

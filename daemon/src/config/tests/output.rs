@@ -54,67 +54,67 @@ fn the_effective_configuration_has_every_default_and_no_secret() {
     assert!(!format!("{loaded:?}").contains("s3cret"));
     insta::assert_snapshot!(loaded.effective_yaml, @"
     pools:
-    - name: linux
-      agentCount: 2
-      agentPrefix: build1.example.com
-      offlineGracePeriod: 5m
+    - name: linux                                 # line 3
+      agentCount: 2                               # line 4
+      agentPrefix: build1.example.com             # default
+      offlineGracePeriod: 5m                      # default
       env:
-        LANG: C.UTF-8
-        NPM_TOKEN: '***'
+        LANG: C.UTF-8                             # line 5
+        NPM_TOKEN: '***'                          # line 5
       azure:
-        url: https://dev.azure.com/org
-        pat: '***'
-        pool: Linux builds
-        pollInterval: 10s
+        url: https://dev.azure.com/org            # line 6
+        pat: '***'                                # line 6
+        pool: Linux builds                        # line 6
+        pollInterval: 10s                         # default
       incus:
-        image: runner
-        projectName: ci
-        profiles:
+        image: runner                             # line 7
+        projectName: ci                           # line 7
+        profiles:                                 # default
         - default
-        vm: false
-        maxCores: 4
-        maxRamInGb: 8
-        tmpfsSizeInGb: 2
-        startupGracePeriod: 1m
-    - name: big
-      agentCount: 1
-      agentPrefix: b
-      offlineGracePeriod: 1m30s
-      env: {}
+        vm: false                                 # default
+        maxCores: 4                               # line 7
+        maxRamInGb: 8                             # line 7
+        tmpfsSizeInGb: 2                          # line 7
+        startupGracePeriod: 1m                    # default
+    - name: big                                   # line 8
+      agentCount: 1                               # line 9
+      agentPrefix: b                              # line 10
+      offlineGracePeriod: 1m30s                   # line 11
+      env: {}                                     # default
       azure:
-        url: https://dev.azure.com/org
-        patFile: /etc/iapd/pat
-        pool: big
-        pollInterval: 10s
+        url: https://dev.azure.com/org            # line 12
+        patFile: /etc/iapd/pat                    # line 12
+        pool: big                                 # default
+        pollInterval: 10s                         # default
       incus:
-        image: vm-runner
-        projectName: default
-        profiles:
+        image: vm-runner                          # line 13
+        projectName: default                      # default
+        profiles:                                 # line 13
         - a
         - b
-        vm: true
-        diskSizeInGb: 50
-        storagePool: fast
-        startupGracePeriod: 5m
+        vm: true                                  # line 13
+        diskSizeInGb: 50                          # line 13
+        storagePool: fast                         # line 13
+        startupGracePeriod: 5m                    # default
     daemon:
-      reconcileInterval: 5s
-      reaperInterval: 30s
+      reconcileInterval: 5s                       # default
+      reaperInterval: 30s                         # default
       listener:
-        retryDelay: 1s
-        maxRetryDelay: 1m
+        retryDelay: 1s                            # default
+        maxRetryDelay: 1m                         # default
     incus:
-      socket: /var/lib/incus/unix.socket
-    metricsPort: 9922
-    metricsAddress: 127.0.0.1
+      socket: /var/lib/incus/unix.socket          # default
+    metricsPort: 9922                             # default
+    metricsAddress: 127.0.0.1                     # default
     socket:
-      path: /run/iapd/iapd.sock
-      mode: '0660'
-      group: iapd
-    owner: blue
-    stateDir: /var/lib/iapd
+      path: /run/iapd/iapd.sock                   # default
+      mode: '0660'                                # default
+      group: iapd                                 # default
+    owner: blue                                   # line 1
+    stateDir: /var/lib/iapd                       # default
     history:
-      keepFor: 720h
-      evidenceSizeInGb: 1
+      keepFor: 720h                               # default
+      evidenceSizeInGb: 1                         # default
     ");
 }
 
