@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use clap_complete::engine::CompletionCandidate;
 use iap_common::v1::agent_service_client::AgentServiceClient;
+use iap_common::v1::history_service_client::HistoryServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
-use iap_common::v1::{ListAgentsRequest, ListPoolsRequest, ListProvisionJobsRequest};
+use iap_common::v1::{
+    ListAgentsRequest, ListEndedAgentsRequest, ListPoolsRequest, ListProvisionJobsRequest,
+};
 use iap_common::{client, socket};
 use tonic::transport::Channel;
 
@@ -66,6 +69,27 @@ pub(crate) fn jobs(current: &OsStr) -> Vec<CompletionCandidate> {
             let job = crate::rows::provision::ProvisionJob::from(job);
             let help = format!("{}: {}", job.target, job.state);
             (job.id, help)
+        });
+        Some(jobs.collect())
+    })
+}
+
+/// Jobs that have ended, by Azure's number.
+pub(crate) fn ended_jobs(current: &OsStr) -> Vec<CompletionCandidate> {
+    names(current, async |channel| {
+        let request = ListEndedAgentsRequest {
+            with_job: true,
+            limit: 50,
+            ..ListEndedAgentsRequest::default()
+        };
+        let answer = HistoryServiceClient::new(channel)
+            .list_ended_agents(request)
+            .await
+            .ok()?;
+        let jobs = answer.into_inner().agents.into_iter().filter_map(|agent| {
+            let job = crate::rows::agent::Job::from(agent.job?);
+            let help = format!("{}: {}", job.text(), agent.job_result);
+            Some((job.request_id.to_string(), help))
         });
         Some(jobs.collect())
     })

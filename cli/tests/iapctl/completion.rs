@@ -34,7 +34,7 @@ fn tab(fake: &Fake, socket: &str, words: &[&str]) -> String {
 
 #[test]
 fn names_come_from_the_daemon() {
-    let fake = Fake::start(answers());
+    let fake = Fake::start(super::history::history());
     let socket = fake.socket();
     let socket = socket.to_str().unwrap();
     assert_snapshot!(tab(&fake, socket, &["iapctl", "pools", "show", "l"]), @"
@@ -48,6 +48,10 @@ fn names_come_from_the_daemon() {
     ");
     assert_snapshot!(tab(&fake, socket, &["iapctl", "provision", "watch", "9"]), @"91c2e0");
     assert_snapshot!(tab(&fake, socket, &["iapctl", "agents", "ls", "--pool", "linux-"]), @"linux-vm");
+    assert_snapshot!(tab(&fake, socket, &["iapctl", "jobs", "show", "70"]), @"
+    7000
+    7001
+    ");
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn job(request_id: i64, name: &str, ended: Option<Timestamp>, seconds: i64) -> O
     })
 }
 
-fn history() -> Answers {
+pub(crate) fn history() -> Answers {
     let (failed, succeeded) = (ago(62), ago(7200));
     Answers {
         ended: vec![

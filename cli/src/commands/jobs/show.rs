@@ -1,11 +1,13 @@
 //! `jobs show`.
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use iap_common::v1::GetEndedAgentRequest;
 use iap_common::v1::get_ended_agent_request::Key;
 
 use crate::args::OutputArgs;
 use crate::commands::{Context, Done, call, missing};
+use crate::complete;
 use crate::error::CliError;
 use crate::rows::history::EndedAgentWithEvidence;
 
@@ -13,7 +15,7 @@ use crate::rows::history::EndedAgentWithEvidence;
 #[derive(Args)]
 pub(crate) struct ShowArgs {
     /// Azure's number of the job, or the agent that had it
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", add = ArgValueCompleter::new(complete::ended_jobs))]
     job: String,
     #[command(flatten)]
     output: OutputArgs,
