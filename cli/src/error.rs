@@ -119,8 +119,22 @@ pub(crate) fn daemon_is_gone(status: &Status) -> bool {
     // Where the connection broke. How that is told depends on the moment; a status that the
     // daemon sent has no source.
     let broke = std::error::Error::source(status).is_some();
-    // With an ErrorInfo the daemon says that something else is unavailable.
-    broke || status.code() == Code::Unavailable && status.get_error_details().error_info().is_none()
+    // With an ErrorInfo the daemon says that something else is unavailable, or that it is itself
+    // about to go, or has just come.
+    broke
+        || status.code() == Code::Unavailable
+            && status
+                .get_error_details()
+                .error_info()
+                .is_none_or(|info| matches!(info.reason.as_str(), "STOPPING" | "STARTING"))
+}
+
+/// Whether the daemon is there and has not seen its agents yet.
+fn is_starting(status: &Status) -> bool {
+    let details = status.get_error_details();
+    details
+        .error_info()
+        .is_some_and(|info| info.reason == "STARTING")
 }
 
 fn status_text(status: &Status) -> String {
@@ -156,7 +170,9 @@ fn status_hints(status: &Status) -> Vec<String> {
             .collect()
     });
     if hints.is_empty() {
-        if daemon_is_gone(status) {
+        if is_starting(status) {
+            hints.push("what keeps it from looking? see: iapctl status".to_owned());
+        } else if daemon_is_gone(status) {
             hints.push("is the daemon running? see: systemctl status iapd".to_owned());
         } else if status.code() == Code::Unimplemented {
             hints.push("iapd is older than iapctl; compare: iapctl version".to_owned());

@@ -12,6 +12,7 @@
 //! arguments; only [`load`] looks at files. The format is that of an earlier tool, written in Go,
 //! whose files work unchanged.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -107,9 +108,14 @@ pub struct Loaded {
     pub spec: DaemonSpec,
     /// What is allowed and probably not meant.
     pub warnings: Vec<Problem>,
-    /// The whole configuration with its defaults, as YAML, and where each value comes from as a
-    /// comment behind it; secrets are masked.
-    pub effective_yaml: String,
+    /// The line of each key that the file has.
+    pub lines: BTreeMap<String, usize>,
+}
+
+/// Returns a whole configuration with its defaults, as YAML, and behind each value where it comes
+/// from; secrets are masked.
+pub fn effective_yaml(spec: &DaemonSpec, lines: &BTreeMap<String, usize>) -> String {
+    origins::annotate(&effective::value(spec), lines)
 }
 
 /// Why there is no configuration.
@@ -166,11 +172,10 @@ pub fn schema() -> String {
 }
 
 fn finish(spec: DaemonSpec, report: Report<'_>) -> Result<Loaded, Vec<Problem>> {
-    let effective = effective::value(&spec);
-    let effective_yaml = origins::annotate(&effective, &|key| report.places.line(key));
+    let lines = report.places.lines();
     let warnings = report.finish()?;
     Ok(Loaded {
-        effective_yaml,
+        lines,
         spec,
         warnings,
     })

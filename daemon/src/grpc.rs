@@ -70,6 +70,26 @@ impl Services {
         self.pools.borrow().iter().map(PoolHandle::status).collect()
     }
 
+    /// Fails while a configured pool has not seen its agents: an agent that is not listed then is
+    /// not gone. With `registrations` it has to have seen Azure, too; else having tried will do.
+    fn check_agents_known(&self, registrations: bool) -> Result<(), tonic::Status> {
+        let statuses = self.statuses();
+        for pool in &self.reloader.spec().pools {
+            let known = statuses.iter().any(|status| {
+                let azure = &status.azure;
+                let listed = azure.listed_at.is_some();
+                status.spec.name == pool.name
+                    && status.instances_known
+                    && (listed || !registrations && azure.breaker.failures > 0)
+            });
+            if !known {
+                let why = self.incus.borrow().problem();
+                return Err(status::starting(&pool.name, why));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the pool that has an agent, and the agent's status.
     fn find_agent(
         &self,

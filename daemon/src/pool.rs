@@ -139,6 +139,7 @@ pub fn new(
         agents: Vec::new(),
         foreign: Vec::new(),
         problems: Vec::new(),
+        instances_known: false,
         incus_reachable: true,
         image: ImageStatus::default(),
         launches: breaker::BreakerStatus::default(),

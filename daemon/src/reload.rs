@@ -55,7 +55,7 @@ impl Reloader {
             loaded_at: Timestamp::now(),
             problems: Vec::new(),
             warnings: loaded.warnings,
-            effective_yaml: loaded.effective_yaml,
+            effective_yaml: config::effective_yaml(&loaded.spec, &loaded.lines),
         };
         let (specs, _) = watch::channel(Arc::new(loaded.spec));
         Ok(Self {
@@ -114,14 +114,6 @@ impl Reloader {
         for change in changes {
             info!("{change}");
         }
-        let mut state = self.state.lock().expect("no panic while held");
-        *state = ConfigState {
-            loaded_at: Timestamp::now(),
-            problems: Vec::new(),
-            warnings: loaded.warnings,
-            effective_yaml: loaded.effective_yaml,
-        };
-        drop(state);
         // What only a start can change keeps its value; the difference names it.
         let spec = DaemonSpec {
             incus_socket: old.incus_socket.clone(),
@@ -131,6 +123,12 @@ impl Reloader {
             state_dir: old.state_dir.clone(),
             retention: old.retention,
             ..loaded.spec
+        };
+        *self.state.lock().expect("no panic while held") = ConfigState {
+            loaded_at: Timestamp::now(),
+            problems: Vec::new(),
+            warnings: loaded.warnings,
+            effective_yaml: config::effective_yaml(&spec, &loaded.lines),
         };
         self.specs.send_replace(Arc::new(spec));
     }

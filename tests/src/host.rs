@@ -326,8 +326,12 @@ impl Host {
     /// Returns all agents as the daemon tells them.
     pub async fn agents(&self) -> anyhow::Result<Vec<v1::Agent>> {
         let mut client = AgentServiceClient::new(self.channel().await?);
-        let answer = client.list_agents(v1::ListAgentsRequest::default()).await?;
-        Ok(answer.into_inner().agents)
+        match client.list_agents(v1::ListAgentsRequest::default()).await {
+            Ok(answer) => Ok(answer.into_inner().agents),
+            // It has just started and has not seen any yet.
+            Err(status) if status.code() == tonic::Code::Unavailable => Ok(Vec::new()),
+            Err(status) => Err(status.into()),
+        }
     }
 
     /// Returns the pool as the daemon tells it.

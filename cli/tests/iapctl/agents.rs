@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 use tonic::Status;
 
 use super::data::answers;
-use super::fake::{Answers, Beat, Fake};
+use super::fake::{Answers, Beat, Fake, stopping};
 use super::run::iapctl;
 
 #[test]
@@ -132,7 +132,7 @@ fn a_followed_tail_goes_on_with_what_is_new() {
 
 #[test]
 fn a_followed_log_goes_on_where_it_stopped_when_the_daemon_restarts() {
-    let gone = Beat::Fail(Status::unavailable("the daemon is shutting down"));
+    let gone = Beat::Fail(stopping());
     let first = vec![Beat::Say("one\ntw"), gone];
     let second = vec![Beat::Say("one\ntwo\nth"), Beat::Say("ree\n")];
     let fake = with_log(vec![first, second]);

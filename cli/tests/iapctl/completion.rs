@@ -49,8 +49,8 @@ fn names_come_from_the_daemon() {
     assert_snapshot!(tab(&fake, socket, &["iapctl", "provision", "watch", "9"]), @"91c2e0");
     assert_snapshot!(tab(&fake, socket, &["iapctl", "agents", "ls", "--pool", "linux-"]), @"linux-vm");
     assert_snapshot!(tab(&fake, socket, &["iapctl", "jobs", "show", "70"]), @"
-    7000
     7001
+    7000
     ");
 }
 

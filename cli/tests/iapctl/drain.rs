@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use tonic::Status;
 
 use super::data::{agent, answers, busy, draining, say};
-use super::fake::{Answers, Beat, Fake, Scripts, not_found};
+use super::fake::{Answers, Beat, Fake, Scripts, not_found, stopping};
 use super::run::{iapctl, interrupted};
 
 const BUSY: &str = "linux-h1-k3v9x";
@@ -129,7 +129,7 @@ fn a_wait_is_never_silent_for_long() {
 
 #[test]
 fn the_wait_goes_on_when_the_daemon_restarts() {
-    let gone = Beat::Fail(Status::unavailable("the daemon is shutting down"));
+    let gone = Beat::Fail(stopping());
     let first = vec![Beat::Say(vec![draining(busy(BUSY))]), gone];
     let fake = with_changes(vec![first, say([vec![]])]);
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY}")), @"

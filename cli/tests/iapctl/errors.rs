@@ -11,7 +11,7 @@ use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::data::answers;
-use super::fake::{Answers, Fake};
+use super::fake::{Answers, Fake, stopping};
 use super::run::{command, copy_of_program, effect, iapctl};
 
 fn failing(status: Status) -> String {
@@ -98,10 +98,23 @@ fn a_missing_permission_has_its_own_exit_code() {
 
 #[test]
 fn a_daemon_that_shuts_down_is_unreachable() {
-    assert_snapshot!(failing(Status::unavailable("the daemon is shutting down")), @"
+    assert_snapshot!(failing(stopping()), @"
     --- stderr
-    error: the daemon is shutting down
+    error: the daemon is stopping
     hint: is the daemon running? see: systemctl status iapd
+    --- exit 7
+    ");
+}
+
+#[test]
+fn a_daemon_that_has_just_started_says_so() {
+    let details = ErrorDetails::with_error_info("STARTING", "iapd", HashMap::new());
+    let message = "the daemon has just started and has not seen the agents of pool linux yet";
+    let status = Status::with_error_details(tonic::Code::Unavailable, message, details);
+    assert_snapshot!(failing(status), @"
+    --- stderr
+    error: the daemon has just started and has not seen the agents of pool linux yet
+    hint: what keeps it from looking? see: iapctl status
     --- exit 7
     ");
 }

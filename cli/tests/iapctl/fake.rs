@@ -183,6 +183,12 @@ impl State {
     }
 }
 
+/// Returns what the daemon ends its streams with when it stops.
+pub(crate) fn stopping() -> Status {
+    let details = ErrorDetails::with_error_info("STOPPING", "iapd", HashMap::new());
+    Status::with_error_details(tonic::Code::Unavailable, "the daemon is stopping", details)
+}
+
 /// Returns the error for a name that is not known, with the daemon's hint.
 pub(crate) fn not_found(message: &str, hint: &str) -> Status {
     let mut details = ErrorDetails::with_error_info("NOT_FOUND", "iapd", HashMap::new());

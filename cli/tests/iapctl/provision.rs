@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use tonic::Status;
 
 use super::data::{answers, job_failed, job_running, job_succeeded, output, say};
-use super::fake::{Answers, Beat, Fake, Scripts};
+use super::fake::{Answers, Beat, Fake, Scripts, stopping};
 use super::run::{iapctl, interrupted};
 
 fn with_events(job_events: Scripts<Event>) -> Fake {
@@ -245,7 +245,7 @@ fn ctrl_c_detaches_from_the_job() {
 
 #[test]
 fn the_watch_goes_on_when_the_daemon_restarts() {
-    let gone = Beat::Fail(Status::unavailable("the daemon is shutting down"));
+    let gone = Beat::Fail(stopping());
     let first = vec![Beat::Say(Event::Job(job_running())), gone];
     let fake = with_events(vec![first, say([Event::Job(job_succeeded())])]);
     assert_snapshot!(iapctl(&fake, "provision watch 91c2e0"), @"

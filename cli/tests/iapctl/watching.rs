@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use tonic::Status;
 
 use super::data::{agent, answers, busy, job_running, pools};
-use super::fake::{Answers, Beat, Fake};
+use super::fake::{Answers, Beat, Fake, stopping};
 use super::run::Watching;
 
 /// Watches until there are so many lines.
@@ -56,7 +56,7 @@ fn a_watched_list_in_json_is_an_object_a_line() {
 fn a_watch_of_pools_goes_on_when_the_daemon_restarts() {
     let mut changed = pools();
     changed[0].counts.as_mut().unwrap().busy = 7;
-    let gone = Beat::Fail(Status::unavailable("the daemon is shutting down"));
+    let gone = Beat::Fail(stopping());
     let pool_changes = vec![
         vec![Beat::Say(pools()), gone],
         vec![Beat::Say(changed), Beat::Hang],

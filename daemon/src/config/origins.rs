@@ -1,6 +1,7 @@
 //! Writes a configuration with where each value comes from behind it: a line of the file, or the
 //! default. It is YAML all the same.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_yaml::{Mapping, Value};
@@ -8,11 +9,11 @@ use serde_yaml::{Mapping, Value};
 /// Longer values would push the comments out of sight.
 const COLUMN: usize = 44;
 
-/// Returns `value` as YAML; `line_of` says in which line of the file a key has its value.
-pub(super) fn annotate(value: &Value, line_of: &dyn Fn(&str) -> Option<usize>) -> String {
+/// Returns `value` as YAML; `lines` says in which line of the file a key has its value.
+pub(super) fn annotate(value: &Value, lines: &BTreeMap<String, usize>) -> String {
     let mut writer = Writer {
         text: String::new(),
-        line_of,
+        lines,
     };
     if let Value::Mapping(mapping) = value {
         writer.mapping(mapping, "", 0, 0);
@@ -22,7 +23,7 @@ pub(super) fn annotate(value: &Value, line_of: &dyn Fn(&str) -> Option<usize>) -
 
 struct Writer<'a> {
     text: String,
-    line_of: &'a dyn Fn(&str) -> Option<usize>,
+    lines: &'a BTreeMap<String, usize>,
 }
 
 impl Writer<'_> {
@@ -75,7 +76,7 @@ impl Writer<'_> {
     }
 
     fn leaf(&mut self, text: &str, path: &str) {
-        let origin = match (self.line_of)(path) {
+        let origin = match self.lines.get(path) {
             Some(line) => format!("line {line}"),
             None => "default".to_owned(),
         };
@@ -111,7 +112,7 @@ mod tests {
         let text = "env: {A: \"two\\nlines # not a comment\", B: '#x', C: ' y ', D: '', E: null, F: '12'}\n\
                     list: ['a #b', \"c\\nd\", {}]\nempty: {}\nno: []\n";
         let value: Value = serde_yaml::from_str(text).unwrap();
-        let annotated = annotate(&value, &|key| (key == "env.B").then_some(7));
+        let annotated = annotate(&value, &BTreeMap::from([("env.B".to_owned(), 7)]));
         let again: Value = serde_yaml::from_str(&annotated).unwrap();
         assert_eq!(again["env"], value["env"], "{annotated}");
         for key in ["list", "empty", "no"] {

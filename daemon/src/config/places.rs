@@ -4,7 +4,7 @@
 //! A key is written as in messages: `pools[1].incus.maxCores`. A key that came through an alias or
 //! a merge (`<<`) has the place where it is written.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use saphyr_parser::{Event, Marker, Parser, Span};
@@ -239,9 +239,12 @@ impl Places {
         self.nearest(key).map_or(Position::START, |place| place.key)
     }
 
-    /// Returns the line in which `key` has its value; `None` when it is not in the file.
-    pub(super) fn line(&self, key: &str) -> Option<usize> {
-        self.places.get(key).map(|place| place.value.line)
+    /// Returns the line in which each key has its value.
+    pub(super) fn lines(&self) -> BTreeMap<String, usize> {
+        let lines = self.places.iter();
+        lines
+            .map(|(key, place)| (key.clone(), place.value.line))
+            .collect()
     }
 
     /// Returns the text of a scalar as it is written.

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use iap_common::v1;
 use iap_common::v1::agent_service_server::AgentService;
 
+use crate::pool::apply::evidence::{LOG_CAP, LOG_FILE};
 use crate::pool::command::PoolCommand;
 use crate::pool::{LogRead, PoolHandle};
 
@@ -49,12 +50,18 @@ impl Services {
     }
 
     pub(super) fn no_such_agent(&self, name: &str) -> Status {
+        if let Err(status) = self.check_agents_known(false) {
+            return status;
+        }
         let agents = self.agents("", &[]);
-        status::no_such(
-            "agent",
-            name,
-            agents.iter().map(|agent| agent.name.as_str()),
-        )
+        let foreign = |agent: &v1::Agent| agent.state() == v1::AgentState::Foreign;
+        if agents.iter().any(|a| a.name == name && foreign(a)) {
+            return status::not_ready(format!(
+                "{name} was made by the earlier tool and is left alone: it ends with its job"
+            ));
+        }
+        let own = agents.iter().filter(|agent| !foreign(agent));
+        status::no_such("agent", name, own.map(|agent| agent.name.as_str()))
     }
 }
 
@@ -66,6 +73,7 @@ impl AgentService for Services {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         let pool = request.into_inner().pool;
         self.check_pool(&pool)?;
+        self.check_agents_known(false)?;
         Ok(Response::new(v1::ListAgentsResponse {
             agents: self.agents(&pool, &[]),
         }))
@@ -91,6 +99,8 @@ impl AgentService for Services {
     ) -> Result<Response<AgentStream>, Status> {
         let v1::WatchAgentsRequest { pool, names } = request.into_inner();
         self.check_pool(&pool)?;
+        // Whoever names agents waits for their end, and that takes both sides.
+        self.check_agents_known(!names.is_empty())?;
         let services = self.clone();
         let stream = super::changes::changes(self, move || {
             let agents = services.agents(&pool, &names);
@@ -117,9 +127,13 @@ impl AgentService for Services {
         // All or nothing: nobody is drained when a name is wrong.
         let mut by_pool: BTreeMap<_, (PoolHandle, Vec<String>)> = BTreeMap::new();
         for name in &names {
-            let (pool, _, _) = self
-                .find_agent(name)
-                .ok_or_else(|| self.no_such_agent(name))?;
+            let Some((pool, _, _)) = self.find_agent(name) else {
+                // It has gone since it was listed, which is what is asked for.
+                if matches!(self.store.ended_agent(name).await, Ok(Some(_))) {
+                    continue;
+                }
+                return Err(self.no_such_agent(name));
+            };
             let entry = by_pool
                 .entry(pool.key().clone())
                 .or_insert_with(|| (pool, Vec::new()));
@@ -243,6 +257,10 @@ impl Tail {
                 // Not begun yet, or gone: the agent's own end tells which.
                 Ok(LogRead::Bytes(_)) if self.follow => {}
                 Ok(LogRead::Gone) if self.follow && self.is_alive() => {}
+                Ok(LogRead::Gone) if self.follow => {
+                    self.ended = true;
+                    return self.last_words().await.map(Ok);
+                }
                 Ok(LogRead::Gone) if self.from == 0 && !self.follow => {
                     return Some(Err(self.services.no_such_log(&self.name)));
                 }
@@ -257,6 +275,17 @@ impl Tail {
             }
         }
         None
+    }
+
+    /// Returns what the agent wrote after the last look: its log was kept when it ended.
+    async fn last_words(&self) -> Option<Vec<u8>> {
+        let evidence = self.services.store.evidence();
+        let whole = evidence.read(&self.name, LOG_FILE, 0, LOG_CAP).await;
+        let whole = whole.ok().flatten()?;
+        // Of a longer log only the end was kept, and where that begins is not known.
+        let from = usize::try_from(self.from).ok()?;
+        let rest = whole.get(from..).filter(|rest| !rest.is_empty())?;
+        ((whole.len() as u64) < LOG_CAP).then(|| rest.to_vec())
     }
 
     fn is_alive(&self) -> bool {

@@ -118,6 +118,9 @@ impl PoolService for Services {
         let name = request.into_inner().name;
         let pools = Arc::clone(&self.pools.borrow());
         let Some(pool) = pools.iter().find(|pool| pool.key().name == name) else {
+            if self.reloader.spec().pools.iter().any(|p| p.name == name) {
+                return Err(status::starting(&name, self.incus.borrow().problem()));
+            }
             let known = pools.iter().map(|pool| pool.key().name.as_str());
             return Err(status::no_such("pool", &name, known));
         };

@@ -37,6 +37,17 @@ pub(super) fn stopping() -> Status {
     )
 }
 
+/// The daemon has not seen yet what it is asked about.
+pub(super) fn starting(pool: &str, why: Option<String>) -> Status {
+    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+    status(
+        Code::Unavailable,
+        "STARTING",
+        format!("the daemon has just started and has not seen the agents of pool {pool} yet{why}"),
+        None,
+    )
+}
+
 /// Not found, with the nearest name there is.
 pub(super) fn no_such<'a, I>(kind: &str, name: &str, known: I) -> Status
 where

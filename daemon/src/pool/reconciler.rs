@@ -164,6 +164,8 @@ pub struct Reconciler {
 
     seen: Observation,
     foreign: Vec<String>,
+    /// Instances were listed once.
+    instances_known: bool,
     listed_at: Option<Instant>,
     /// The last pass planned for this moment: what was due by then has had its chance.
     planned_at: Option<Instant>,
@@ -206,6 +208,7 @@ impl Reconciler {
             random: fastrand::Rng::new(),
             seen: Observation::default(),
             foreign: Vec::new(),
+            instances_known: false,
             listed_at: None,
             planned_at: None,
             is_stale: true,
@@ -404,6 +407,7 @@ impl Reconciler {
                 let key = PoolKey::of(&self.order.spec);
                 let own = observe::own_instances(&instances, &self.shared.owner, &key);
                 self.seen.instances = Some(own);
+                self.instances_known = true;
                 self.is_stale = false;
             }
             Err(error) => {

@@ -53,6 +53,8 @@ pub struct PoolStatus {
     pub foreign: Vec<String>,
     /// What keeps it from being as wanted, in words, most important first.
     pub problems: Vec<String>,
+    /// Incus was seen at least once: an agent that is not among these is not there.
+    pub instances_known: bool,
     /// The last look at Incus worked.
     pub incus_reachable: bool,
     /// What the image alias points at.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use iap_common::v1::AgentState;
+use anyhow::Context;
+use iap_common::v1::{self, AgentState};
 use iap_tests::azure_sim::{JobRequest, JobResult, PatMode};
 use iap_tests::host::{AZURE_POOL, Host, HostOptions};
 use iap_tests::wait;
@@ -106,6 +107,47 @@ async fn agents_and_jobs_survive_a_rejected_credential() -> anyhow::Result<()> {
     assert!(
         !log.contains(iap_tests::host::PAT),
         "the token is in the log"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_an_agent_is_never_told_that_it_is_gone_after_a_restart() -> anyhow::Result<()>
+{
+    let mut host = Host::start(HostOptions::default()).await?;
+    host.wait_idle(1, SOON).await?;
+    let job = JobRequest::new(AZURE_POOL).lasting(Duration::from_secs(8));
+    let job = host.sim.queue_job(job)?;
+    let busy = host
+        .sim
+        .wait_job_until(job, SOON, |job| job.runs > 0)
+        .await?;
+    let agent = busy.agent.context("a running job has an agent")?;
+    for _ in 0..2 {
+        host.kill_daemon()?;
+        host.start_daemon().await?;
+        let request = v1::WatchAgentsRequest {
+            names: vec![agent.clone()],
+            ..v1::WatchAgentsRequest::default()
+        };
+        let first = wait::until("the first snapshot", SOON, async || {
+            match host
+                .agent_service()
+                .await?
+                .watch_agents(request.clone())
+                .await
+            {
+                Ok(stream) => Ok(stream.into_inner().message().await?),
+                Err(status) if status.code() == tonic::Code::Unavailable => Ok(None),
+                Err(status) => Err(status.into()),
+            }
+        })
+        .await?;
+        assert_eq!(first.agents.len(), 1, "{}", host.log());
+    }
+    assert_eq!(
+        host.sim.wait_job(job, SOON).await?.result,
+        Some(JobResult::Succeeded)
     );
     Ok(())
 }

@@ -296,7 +296,7 @@ fn no_kind_of_value_at_any_key_is_fatal() {
         "env: {A: b}",
         "maxCores: 1, maxRamInGb: 1, maxProcesses: 1, tmpfsSizeInGb: 1, diskSizeInGb: 1",
     ));
-    let text = whole.effective_yaml.replace("'***'", "s3cret");
+    let text = effective_yaml(&whole.spec, &whole.lines).replace("'***'", "s3cret");
     let values = [
         "",
         "~",

@@ -20,7 +20,8 @@ const DIAG_PATH: &str = "/home/agent/_diag";
 /// The file that the agent's output is kept in.
 pub const LOG_FILE: &str = "agent.log";
 const CONSOLE_FILE: &str = "console.log";
-const LOG_CAP: u64 = 1024 * 1024;
+/// How much of its end is kept, in bytes.
+pub const LOG_CAP: u64 = 1024 * 1024;
 const DIAG_CAP: u64 = 512 * 1024;
 const DIAG_FILES: usize = 6;
 const NAMES_CAP: usize = 256 * 1024;

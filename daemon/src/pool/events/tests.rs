@@ -15,6 +15,7 @@ fn pool(agents: Vec<AgentStatus>) -> PoolStatus {
         agents,
         foreign: Vec::new(),
         problems: Vec::new(),
+        instances_known: true,
         incus_reachable: true,
         image: ImageStatus {
             fingerprint: "abc".into(),

@@ -9,6 +9,7 @@ use crate::agent::{AgentState, Doing, Drain};
 use super::super::azure_link::CredentialState;
 use super::super::ledger::Entry;
 use super::super::plan;
+use super::super::spec::InstanceKind;
 use super::super::status::{AgentStatus, AzureStatus, PassReport, PoolStatus};
 use super::Reconciler;
 
@@ -37,6 +38,7 @@ impl Reconciler {
             agents,
             foreign: self.foreign.clone(),
             problems: Vec::new(),
+            instances_known: self.instances_known,
             incus_reachable: self.incus_error.is_none(),
             image: self.image.clone(),
             launches: self.breaker.status(now),
@@ -135,10 +137,20 @@ impl Reconciler {
                 spec.instance.image
             ));
         } else if status.image.fingerprint.is_empty() && self.image_at.is_some() {
+            let instance = &spec.instance;
+            let mut command = format!(
+                "iapctl provision --base ubuntu/24.04 --target {}",
+                instance.image
+            );
+            if instance.project != "default" {
+                command.push_str(&format!(" --project {}", instance.project));
+            }
+            if instance.kind == InstanceKind::VirtualMachine {
+                command.push_str(" --vm");
+            }
             problems.push(format!(
-                "image {} does not exist in Incus project {}: run iapctl provision --base \
-                 ubuntu/24.04 --target {0}",
-                spec.instance.image, spec.instance.project
+                "image {} does not exist in Incus project {}: run {command}",
+                instance.image, instance.project
             ));
         }
         if status.launches.open {
