@@ -141,7 +141,8 @@ add_backports() {
 # as far as they are missing.
 install_incus() {
     local suite=() newer=() missing=() package codename
-    for package in lxcfs dnsmasq-base iproute2 uidmap squashfs-tools jq curl "$@"; do
+    # gpg: mmdebstrap wants it to trust the keys of another distribution.
+    for package in lxcfs dnsmasq-base iproute2 uidmap squashfs-tools jq curl procps gpg "$@"; do
         package_installed "$package" || missing+=("$package")
     done
     incusd_path >/dev/null || newer+=(incus-base)
