@@ -24,7 +24,7 @@ Formats (-o):
 
 Progress (--progress):
   auto   drawn on a terminal, lines elsewhere      plain  a line for each change
-  tty    drawn, on a dumb terminal too             json   an object for each change
+  tty    as auto                                   json   an object for each change
   none   nothing
 
 Exit codes:
@@ -86,7 +86,7 @@ pub(crate) struct Global {
 pub(crate) enum ProgressChoice {
     /// Drawn on a terminal, lines elsewhere.
     Auto,
-    /// Drawn even on a dumb terminal.
+    /// Drawn on a terminal, lines elsewhere, whatever the environment says.
     Tty,
     /// A line for each change.
     Plain,

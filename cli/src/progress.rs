@@ -23,8 +23,8 @@ impl Mode {
         let terminal = std::io::stderr().is_terminal();
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         match choice {
-            ProgressChoice::Tty if terminal => Self::Tty,
-            ProgressChoice::Auto if terminal && !dumb => Self::Tty,
+            // A dumb terminal cannot be drawn on, whatever is wished for.
+            ProgressChoice::Auto | ProgressChoice::Tty if terminal && !dumb => Self::Tty,
             ProgressChoice::Auto | ProgressChoice::Tty | ProgressChoice::Plain => Self::Plain,
             ProgressChoice::Json => Self::Json,
             ProgressChoice::None => Self::Silent,
@@ -96,7 +96,8 @@ impl Screen {
     }
 
     /// Draws `lines` in place of those drawn before.
-    pub(crate) fn draw(&mut self, lines: Vec<Line>) {
+    pub(crate) fn draw(&mut self, mut lines: Vec<Line>) {
+        cut_to_height(&mut lines);
         for surplus in self.bars.drain(lines.len().min(self.bars.len())..) {
             self.lines.remove(&surplus);
         }
@@ -133,6 +134,20 @@ impl Screen {
     /// Takes the drawn lines away.
     pub(crate) fn clear(self) {
         let _ = self.lines.clear();
+    }
+}
+
+/// What does not fit on the screen would not be drawn at all, and nobody would know of it.
+fn cut_to_height(lines: &mut Vec<Line>) {
+    let Some((_, terminal_size::Height(height))) = terminal_size::terminal_size() else {
+        return;
+    };
+    // The cursor has the last line.
+    let room = usize::from(height).saturating_sub(1).max(2);
+    if lines.len() > room {
+        let hidden = lines.len() - (room - 1);
+        lines.truncate(room - 1);
+        lines.push(format!("and {hidden} more").into());
     }
 }
 

@@ -15,11 +15,13 @@ use crate::progress::Notes;
 const QUIET: Duration = Duration::from_millis(300);
 
 /// Prints a log as it comes, its last `tail` lines when given. `open` opens it from its
-/// beginning, which is how reading goes on where it stopped after the daemon was away.
+/// beginning, which is how reading goes on where it stopped after the daemon was away. A log that
+/// is not followed is read to its end before its last lines are known.
 pub(super) async fn print_log<M>(
     open: impl AsyncFnMut() -> Result<Response<Streaming<M>>, Status>,
     chunk: impl Fn(M) -> Vec<u8>,
     tail: Option<usize>,
+    follow: bool,
 ) -> Result<Done, CliError> {
     let mut feed = Feed::new(open, Notes::stderr());
     let mut position = Position::default();
@@ -29,6 +31,8 @@ pub(super) async fn print_log<M>(
         loop {
             let next = match position.opened {
                 0 => feed.next().await?,
+                // To its end: a pause in between is not the end.
+                _ if !follow => feed.next().await?,
                 _ => match time::timeout(QUIET, feed.next()).await {
                     Ok(next) => next?,
                     Err(_) => break,

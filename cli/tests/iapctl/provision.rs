@@ -2,7 +2,6 @@
 
 use iap_common::v1::watch_provision_job_response::Event;
 use insta::assert_snapshot;
-use tonic::Status;
 
 use super::data::{answers, job_failed, job_running, job_succeeded, output, say};
 use super::fake::{Answers, Beat, Fake, Scripts, stopping};

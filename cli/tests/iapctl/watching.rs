@@ -2,7 +2,6 @@
 
 use iap_common::v1::AgentState;
 use insta::assert_snapshot;
-use tonic::Status;
 
 use super::data::{agent, answers, busy, job_running, pools};
 use super::fake::{Answers, Beat, Fake, stopping};

@@ -35,5 +35,5 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<Done, CliEr
         file: args.file.unwrap_or_default(),
     };
     let open = async || client.stream_agent_log(request.clone()).await;
-    print_log(open, |message| message.chunk, args.tail).await
+    print_log(open, |message| message.chunk, args.tail, args.follow).await
 }

@@ -30,5 +30,5 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<Done, CliEr
         follow: args.follow,
     };
     let open = async || client.stream_provision_log(request.clone()).await;
-    print_log(open, |message| message.chunk, args.tail).await
+    print_log(open, |message| message.chunk, args.tail, args.follow).await
 }
