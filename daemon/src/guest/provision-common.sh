@@ -9,17 +9,44 @@ fail() {
     exit 1
 }
 
-# Whether the guest can reach a package mirror. Asked once per script, since a guest may get its
-# address a while after it has booted.
+# What the guest can reach: `none` without a route, `up` when the package mirrors answer, `broken` with
+# a route but no mirrors. Only the first is a choice somebody may have made; an image that lacks
+# something because a mirror was down must not look like one that was meant so. Looked at once per
+# script, since a guest may get its address a while after it has booted.
 network_state=unknown
+# Seconds. Names resolve, mirrors answer and other users of apt's lists finish within it; apt's own
+# DPkg::Lock::Timeout does not cover the lock of the lists.
+mirror_patience=120
+
+# Whether packages can be installed. Does not return when they should and cannot.
 have_network() {
     if [ "$network_state" = unknown ]; then
-        network_state=none
-        if wait_for_route && apt_get update; then
-            network_state=up
-        fi
+        look_at_network
     fi
+    [ "$network_state" != broken ] || fail "the package mirrors cannot be reached: $network_problem"
     [ "$network_state" = up ]
+}
+
+look_at_network() {
+    if ! wait_for_route; then
+        network_state=none
+        return
+    fi
+    give_up=$(($(date +%s) + mirror_patience))
+    while true; do
+        if said=$(apt_get update 2>&1); then
+            printf '%s\n' "$said"
+            network_state=up
+            return
+        fi
+        printf '%s\n' "$said"
+        [ "$(date +%s)" -lt "$give_up" ] || break
+        sleep 5
+    done
+    network_state=broken
+    # The first error names the mirror and what is wrong with it, the last ones only sum up.
+    network_problem=$(printf '%s\n' "$said" | sed -n 's/^E: //p' | head -n 1)
+    network_problem=${network_problem:-apt-get update failed}
 }
 
 wait_for_route() {
