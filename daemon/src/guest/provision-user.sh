@@ -26,4 +26,11 @@ fi
 [ "$(id -g agent)" = "$id" ] || usermod --gid "$id" agent
 [ "$(getent passwd agent | cut -d: -f6)" = "$home" ] || usermod --home "$home" agent
 install -d -o "$id" -g "$id" -m 0755 "$home"
+
+# A base that has an agent already must not end up with two mixed into one, nor with that one's
+# identity, settings, proxy and leftovers. Removed as root: its jobs may have left files of root's.
+cd "$home" || fail "cannot enter $home"
+rm -rf bin externals _diag _work .agent .service .env .path .options .autologon .setup_info
+rm -rf .credentials .credentials_rsaparams .credential_store .certificates
+rm -rf .proxy .proxycredentials .proxybypass
 echo "user agent, uid $id"
