@@ -8,6 +8,8 @@
 
 #[path = "incus_provision/bed.rs"]
 mod bed;
+#[path = "incus_provision/guest.rs"]
+mod guest;
 #[path = "incus_provision/server.rs"]
 mod server;
 
