@@ -38,7 +38,7 @@ mod instances;
 mod operations;
 mod requests;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 mod transport;
 mod types;
 

@@ -17,6 +17,8 @@ use super::{Incus, found};
 use crate::calls::CallOutcome;
 
 const WAIT: &str = "operation_wait";
+/// What Incus calls making an instance, from whatever source.
+const CREATING: &str = "Creating instance";
 /// The first turn of waiting; each is twice the one before. Incus 6.0 was seen to miss the end of an
 /// operation that it was asked to wait for right away, and to answer when the turn was over.
 const FIRST_TURN: Duration = Duration::from_secs(1);
@@ -101,6 +103,13 @@ impl Operation {
                 .any(|path| instance_of(path) == Some(instance))
     }
 
+    /// Returns whether it goes on and makes an instance of this name, in any project.
+    pub fn is_creating(&self, instance: &str) -> bool {
+        // Operations have no kind but in words. Others on the instance are none of that: an exec may
+        // last for as long as somebody has a shell open.
+        self.description == CREATING && self.is_running_on(instance)
+    }
+
     /// Returns the name of the first instance it is about.
     pub fn instance(&self) -> Option<&str> {
         self.resources.iter().find_map(|path| instance_of(path))
@@ -114,15 +123,27 @@ impl Operation {
             OperationStatus::Cancelled => "cancelled".to_owned(),
             OperationStatus::Failure => self.err.clone(),
         };
-        let call = CallSite {
+        Err(IncusError::Operation {
+            call: self.site(),
+            message,
+        })
+    }
+
+    /// Returns the error of not having waited for its end any longer.
+    pub fn unfinished(self, after: Duration) -> IncusError {
+        IncusError::Unfinished {
+            call: self.site(),
+            id: self.id,
+            after,
+        }
+    }
+
+    fn site(&self) -> Box<CallSite> {
+        Box::new(CallSite {
             kind: "operation",
             instance: self.instance().map(str::to_owned),
             method: Method::GET,
             path: path(&["operations", self.id.as_str()], &[]),
-        };
-        Err(IncusError::Operation {
-            call: Box::new(call),
-            message,
         })
     }
 

@@ -13,15 +13,15 @@ use super::{Incus, Limits};
 type Answers = dyn Fn(&str) -> Vec<u8> + Send + Sync;
 
 /// A running server.
-pub(super) struct Scripted {
-    pub(super) incus: Incus,
+pub(crate) struct Scripted {
+    pub(crate) incus: Incus,
     requests: Arc<Mutex<Vec<String>>>,
     _dir: TempDir,
     _task: JoinSet<()>,
 }
 
 impl Scripted {
-    pub(super) fn new(answers: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(answers: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let dir = TempDir::new().unwrap();
         let socket = dir.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -46,7 +46,7 @@ impl Scripted {
     }
 
     /// Returns the first lines of the requests, without the greetings.
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
@@ -78,19 +78,19 @@ async fn serve(mut stream: UnixStream, answers: Arc<Answers>, seen: Arc<Mutex<Ve
 }
 
 /// Returns an answer with some headers.
-pub(super) fn answer(status: u16, headers: &str, body: &str) -> Vec<u8> {
+pub(crate) fn answer(status: u16, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n{headers}\r\n{body}").into_bytes()
 }
 
 /// Returns a framed result.
-pub(super) fn json(status: u16, metadata: &str) -> Vec<u8> {
+pub(crate) fn json(status: u16, metadata: &str) -> Vec<u8> {
     let frame = format!(r#"{{"type":"sync","error":"","error_code":0,"metadata":{metadata}}}"#);
     answer(status, "Content-Type: application/json\r\n", &frame)
 }
 
 /// Returns a framed refusal; waits are refused with HTTP status 200.
-pub(super) fn refusal(status: u16, code: u16, message: &str) -> Vec<u8> {
+pub(crate) fn refusal(status: u16, code: u16, message: &str) -> Vec<u8> {
     let frame =
         format!(r#"{{"type":"error","error":"{message}","error_code":{code},"metadata":null}}"#);
     answer(status, "Content-Type: application/json\r\n", &frame)

@@ -122,8 +122,9 @@ impl Context {
     }
 
     /// Ends what operations are still under way, with or without success. For the clean-up: heeds
-    /// no cancellation, and takes no longer than `deadline`.
-    pub(super) async fn settle(&self, deadline: Duration) {
+    /// no cancellation, and takes no longer than `deadline`. Says whether all are known to have ended.
+    pub(super) async fn settle(&self, deadline: Duration) -> bool {
+        let mut settled = true;
         let open = std::mem::take(&mut *self.open());
         let end = Instant::now() + deadline;
         for id in open {
@@ -134,10 +135,18 @@ impl Context {
             let left = end.saturating_duration_since(Instant::now());
             match self.incus.wait(&id, left).await {
                 Ok(Waited::Ended(_) | Waited::Forgotten) => {}
-                Ok(Waited::StillRunning) => warn!(operation = %id, "operation still runs"),
-                Err(error) => warn!(operation = %id, error = %chain(&error), "operation not seen"),
+                Ok(Waited::StillRunning) => {
+                    settled = false;
+                    warn!(operation = %id, "operation still runs");
+                }
+                Err(error) => {
+                    // It may go on all the same.
+                    settled = false;
+                    warn!(operation = %id, error = %chain(&error), "operation not seen");
+                }
             }
         }
+        settled
     }
 
     async fn report(&self, id: &OperationId) {

@@ -92,7 +92,13 @@ async fn clean_up(steps: &Steps, outcome: &Result<(), StepError>) {
     let job = steps.job.as_str();
     let name = ownership::name_of(job);
     cx.progress.begin(StepKind::Cleanup, 0);
-    cx.settle(SETTLE_DEADLINE).await;
+    if !cx.settle(SETTLE_DEADLINE).await {
+        // Whatever it works on must not be touched.
+        cx.progress
+            .detail("left behind: an operation still runs, the builder is removed later");
+        cx.progress.end(StepState::Failed);
+        return;
+    }
 
     let mut problems = Vec::new();
     let mut note = |what: &str, result: Result<(), IncusError>| {
@@ -104,7 +110,7 @@ async fn clean_up(steps: &Steps, outcome: &Result<(), StepError>) {
     };
     let failed = matches!(outcome, Err(error) if !matches!(error, StepError::Cancelled));
     if failed && steps.request.keep_on_failure {
-        match ownership::keep(&cx.project, &name, job).await {
+        match ownership::keep(&cx.incus, &cx.project, &name, job, REMOVE_DEADLINE).await {
             Ok(true) => {
                 cx.progress.job(|job| job.kept_builder = Some(name.clone()));
                 cx.progress.skip(&format!("kept: {name}"));

@@ -47,6 +47,18 @@ fn only_what_goes_on_is_running_on_an_instance() {
     assert!(!operation.is_running_on("x"));
 }
 
+#[test]
+fn a_shell_in_an_instance_is_not_its_making() {
+    let mut operation: Operation = serde_json::from_str(FAILED).unwrap();
+    operation.status = OperationStatus::Running;
+    operation.description = "Executing command".to_owned();
+    assert!(!operation.is_creating("x-1"));
+    operation.description = "Creating instance".to_owned();
+    assert!(operation.is_creating("x-1") && !operation.is_creating("x"));
+    operation.status = OperationStatus::Success;
+    assert!(!operation.is_creating("x-1"));
+}
+
 #[tokio::test]
 async fn failed_operation_is_looked_at_when_its_wait_is_refused() {
     let (waited, requests) = waited(
