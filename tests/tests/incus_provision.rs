@@ -544,6 +544,45 @@ async fn a_restart_fails_what_ran_and_removes_its_builder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restart_while_publishing_leaves_neither_builder_nor_image() {
+    let server = Server::start().await;
+    let bed = Bed::new(&server).await;
+    let target = bed.target("half");
+    let job = bed.provisioner.create(bed.request(&target)).unwrap();
+    bed.until(&job.id, |job| job.publish_operation.is_some())
+        .await;
+    let bed = bed.restart_hard().await;
+    assert_eq!(
+        bed.provisioner.job(&job.id).unwrap().state,
+        JobState::Failed
+    );
+    bed.until_gone(&format!("iapd-build-{}", job.id)).await;
+    bed.until_no_images_of(&target).await;
+    bed.assert_no_builders().await;
+    bed.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_a_failed_job_goes_also_when_its_builder_has_gone_before() {
+    let server = Server::start().await;
+    let bed = Bed::new(&server).await;
+    let target = bed.target("left");
+    let mut request = bed.request(&target);
+    request.scripts = vec![script("bad.sh", "exit 3\n")];
+    let failed = bed.provision(request).await;
+    assert_eq!(failed.state, JobState::Failed);
+    bed.publish_as(&target, &failed.id).await;
+    let strange = bed.target("strange");
+    bed.publish_as(&strange, "nobody").await;
+    assert_eq!(bed.images_of(&target).await.len(), 1);
+
+    let bed = bed.restart_hard().await;
+    bed.until_no_images_of(&target).await;
+    assert_eq!(bed.images_of(&strange).await.len(), 1, "not of our jobs");
+    bed.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_cancels_what_runs_and_removes_its_builder() {
     let server = Server::start().await;
     let bed = Bed::new(&server).await;

@@ -19,7 +19,7 @@ pub enum JobState {
     Running,
     /// The target alias points at the new image.
     Succeeded,
-    /// Nothing was changed.
+    /// The target alias is as it was.
     Failed,
     /// Somebody, or the daemon's stop, ended it.
     Cancelled,
@@ -177,8 +177,10 @@ pub struct Job {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// The new image.
+    /// The new image, once the alias points at it.
     pub image_fingerprint: Option<String>,
+    /// The operation that makes it. Incus cannot cancel that, and it outlives the daemon.
+    pub publish_operation: Option<String>,
     /// What the agent's binary called itself.
     pub agent_version: Option<String>,
     /// The builder that was left there.
@@ -208,6 +210,7 @@ impl Job {
             started_at: None,
             ended_at: None,
             image_fingerprint: None,
+            publish_operation: None,
             agent_version: None,
             kept_builder: None,
             requested_by: request.requested_by.clone(),

@@ -3,7 +3,7 @@
 //! The ledger is the one place where a job changes. A change goes to the record on disk, to
 //! whoever asks from now on, and to those who watch, in this order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -257,6 +257,18 @@ impl Ledger {
         let mut jobs = self.jobs();
         jobs.retain(|job| !job.state.has_ended());
         jobs
+    }
+
+    /// Returns the ids of the jobs whose image nobody needs, by their project.
+    pub(super) fn without_image(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut by_project = BTreeMap::<_, BTreeSet<_>>::new();
+        for job in self.jobs() {
+            if matches!(job.state, JobState::Failed | JobState::Cancelled) {
+                let ids = by_project.entry(job.project.clone()).or_default();
+                ids.insert(job.id.clone());
+            }
+        }
+        by_project
     }
 
     fn forget_old(&self) {

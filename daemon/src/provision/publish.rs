@@ -1,7 +1,7 @@
 //! From a stopped builder to an image that agents are started from.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -34,13 +34,12 @@ pub(super) async fn publish(
 ) -> Result<String, StepError> {
     let what = "publish the image";
     let begun = cx.project.publish(instance, properties).await;
-    let ended = cx
-        .wait(
-            what,
-            begun.map_err(StepError::incus(what))?,
-            PUBLISH_DEADLINE,
-        )
-        .await?;
+    let operation = begun.map_err(StepError::incus(what))?;
+    // Operations of this kind do not name the instance they read, so who comes after a crash could
+    // not tell that the builder is in use.
+    cx.progress
+        .job(|job| job.publish_operation = Some(operation.to_string()));
+    let ended = cx.wait(what, operation, PUBLISH_DEADLINE).await?;
     let told = ended.and_then(|operation| {
         operation
             .metadata
@@ -126,19 +125,28 @@ fn outdated(mut images: Vec<Image>, target: &str) -> Vec<Image> {
     old
 }
 
-/// Removes what a job that did not end well has published.
-pub(super) async fn discard(project: &Project, job: &str) -> Result<(), IncusError> {
-    for image in project.images().await? {
-        if image
-            .properties
-            .get(JOB)
-            .is_some_and(|made_by| made_by == job)
-            && image.aliases.is_empty()
-        {
-            project.delete_image(&image.fingerprint).await?;
-        }
+/// Removes what jobs that did not end well have published.
+pub(super) async fn discard(project: &Project, jobs: &BTreeSet<String>) -> Result<(), IncusError> {
+    for fingerprint in unwanted(project.images().await?, jobs) {
+        project.delete_image(&fingerprint).await?;
+        info!(fingerprint, "image of a job that did not end well removed");
     }
     Ok(())
+}
+
+/// Returns the images of these jobs. One with an alias has been given a purpose by somebody.
+fn unwanted(images: Vec<Image>, jobs: &BTreeSet<String>) -> Vec<String> {
+    images
+        .into_iter()
+        .filter(|image| image.aliases.is_empty())
+        .filter(|image| {
+            image
+                .properties
+                .get(JOB)
+                .is_some_and(|job| jobs.contains(job))
+        })
+        .map(|image| image.fingerprint)
+        .collect()
 }
 
 #[cfg(test)]
@@ -161,6 +169,19 @@ mod tests {
             "aliases": aliases,
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn only_unnamed_images_of_the_jobs_are_unwanted() {
+        let images = || {
+            vec![
+                image("left", 1, "linux", &[]),
+                image("named", 2, "linux", &["rescued"]),
+                image("foreign", 3, "", &[]),
+            ]
+        };
+        assert_eq!(unwanted(images(), &["91c2e0".to_owned()].into()), ["left"]);
+        assert!(unwanted(images(), &["0e2c19".to_owned()].into()).is_empty());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One job from its turn to its end: the steps, and what has to happen however they end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ async fn clean_up(steps: &Steps, outcome: &Result<(), StepError>) {
     if !cx.settle(SETTLE_DEADLINE).await {
         // Whatever it works on must not be touched.
         cx.progress
-            .detail("left behind: an operation still runs, the builder is removed later");
+            .detail("left behind: an operation may still run, the builder is removed later");
         cx.progress.end(StepState::Failed);
         return;
     }
@@ -108,6 +109,11 @@ async fn clean_up(steps: &Steps, outcome: &Result<(), StepError>) {
                 .map(|error| format!("{what}: {}", chain(&error))),
         );
     };
+    // First: by its properties alone it is harder to find than by its builder.
+    if outcome.is_err() {
+        let image = publish::discard(&cx.project, &BTreeSet::from([job.to_owned()])).await;
+        note("its image", image);
+    }
     let failed = matches!(outcome, Err(error) if !matches!(error, StepError::Cancelled));
     if failed && steps.request.keep_on_failure {
         match ownership::keep(&cx.incus, &cx.project, &name, job, REMOVE_DEADLINE).await {
@@ -124,7 +130,6 @@ async fn clean_up(steps: &Steps, outcome: &Result<(), StepError>) {
     if outcome.is_err() {
         let warm = ownership::warm_name_of(job);
         note(&warm, remove(cx, &warm).await);
-        note("its image", publish::discard(&cx.project, job).await);
     }
 
     if problems.is_empty() {

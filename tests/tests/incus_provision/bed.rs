@@ -284,6 +284,25 @@ impl Bed {
             .collect()
     }
 
+    pub(crate) async fn until_no_images_of(&self, target: &str) {
+        let end = Instant::now() + LONG;
+        while !self.images_of(target).await.is_empty() {
+            assert!(Instant::now() < end, "the images of {target} stay");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Makes an image as a job would, and leaves it without an alias.
+    pub(crate) async fn publish_as(&self, target: &str, job: &str) {
+        let source = ImageSource::Alias(BASE.to_owned());
+        let instance = self.start_instance(source, job, false).await;
+        let properties = [("iapd.target", target), ("iapd.job", job)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let operation = self.project.publish(&instance, properties.into()).await;
+        self.wait(&operation.unwrap()).await;
+        self.remove(&instance).await;
+    }
+
     /// Returns the names in a folder of the state directory, but for the uploaded package.
     pub(crate) fn files(&self, folder: &str) -> Vec<String> {
         std::fs::read_dir(self.state.path().join(folder))

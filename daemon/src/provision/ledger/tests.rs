@@ -72,6 +72,22 @@ fn a_job_that_ran_when_the_daemon_died_has_failed() {
 }
 
 #[test]
+fn only_jobs_that_did_not_end_well_have_images_nobody_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = ledger(folder.path());
+    let mut ids = Vec::new();
+    for state in [JobState::Failed, JobState::Cancelled, JobState::Succeeded] {
+        let (job, _) = ledger.add(&request("a")).unwrap();
+        end(&ledger, &job.id, state);
+        ids.push(job.id.clone());
+    }
+    ledger.add(&request("a")).unwrap();
+    ids.truncate(2);
+    let expected = BTreeMap::from([("default".to_owned(), ids.into_iter().collect())]);
+    assert_eq!(ledger.without_image(), expected);
+}
+
+#[test]
 fn a_broken_record_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let before = ledger(folder.path());
