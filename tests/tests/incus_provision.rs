@@ -583,6 +583,27 @@ async fn an_image_of_a_failed_job_goes_also_when_its_builder_has_gone_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restart_after_the_alias_was_switched_is_a_success() {
+    let server = Server::start().await;
+    let bed = Bed::new(&server).await;
+    let target = bed.target("switched");
+    let job = bed.provisioner.create(bed.request(&target)).unwrap();
+    bed.until(&job.id, |job| job.image_fingerprint.is_some())
+        .await;
+    let bed = bed.restart_hard().await;
+    let job = bed.provisioner.job(&job.id).unwrap();
+    assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
+    assert_eq!(job.error, None);
+    assert_eq!(
+        bed.project.alias(&target).await.unwrap(),
+        job.image_fingerprint
+    );
+    bed.until_gone(&format!("iapd-build-{}", job.id)).await;
+    bed.assert_no_builders().await;
+    bed.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_cancels_what_runs_and_removes_its_builder() {
     let server = Server::start().await;
     let bed = Bed::new(&server).await;

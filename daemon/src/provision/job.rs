@@ -233,6 +233,26 @@ impl Job {
         self.ended_at = Some(now);
     }
 
+    /// Ends a job that does not come to its own end. One that has switched the alias has done what
+    /// it was asked for: only its clean-up has not ended.
+    pub(super) fn break_off(&mut self, state: JobState, why: &str, now: Timestamp) {
+        if self.image_fingerprint.is_none() {
+            self.end(state, Some(why.to_owned()), now);
+            return;
+        }
+        for step in self
+            .steps
+            .iter_mut()
+            .filter(|s| s.kind == StepKind::Cleanup)
+        {
+            step.state = StepState::Failed;
+            step.detail = format!("{why}: what is left is removed later");
+            step.started_at.get_or_insert(now);
+            step.ended_at = Some(now);
+        }
+        self.end(JobState::Succeeded, None, now);
+    }
+
     /// Ends the step that is under way, if there is one.
     pub(super) fn end_step(&mut self, state: StepState, now: Timestamp) {
         for step in self

@@ -50,7 +50,7 @@ pub(super) enum Keep {
 
 impl Ledger {
     /// Returns the ledger of the jobs recorded in the past. Those that had not ended when the
-    /// daemon did have failed.
+    /// daemon did have failed, but for those that only had to clean up.
     pub(super) fn load(records: Records) -> Self {
         let mut entries = BTreeMap::new();
         for (id, mut job) in records.load() {
@@ -60,7 +60,7 @@ impl Ledger {
                     JobState::Queued => "daemon restarted before the job's turn came",
                     _ => "daemon restarted",
                 };
-                job.end(JobState::Failed, Some(why.to_owned()), Timestamp::now());
+                job.break_off(JobState::Failed, why, Timestamp::now());
                 save(&records, &job);
             }
             let entry = Entry {

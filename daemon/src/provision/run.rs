@@ -46,6 +46,7 @@ pub(super) async fn carry_out(steps: Steps, ledger: Arc<Ledger>) {
             error
         }
     });
+    let promoted = outcome.is_ok();
     let error = outcome
         .as_ref()
         .err()
@@ -69,6 +70,10 @@ pub(super) async fn carry_out(steps: Steps, ledger: Arc<Ledger>) {
         };
         job.end(state, error, Timestamp::now());
     });
+    // Not before: a daemon that dies meanwhile must find the job as it went.
+    if promoted {
+        publish::prune(&steps.cx.project, &steps.request.target).await;
+    }
 }
 
 /// Ends the step that failed, with its last lines. Returns the error in words.

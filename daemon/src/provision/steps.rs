@@ -402,7 +402,6 @@ impl Steps {
         self.cx
             .progress
             .job(|job| job.image_fingerprint = Some(image.to_owned()));
-        publish::prune(&self.cx.project, target).await;
         Ok(())
     }
 }

@@ -192,7 +192,7 @@ impl ProvisionTask {
 
     fn end(&self, job: &str, state: JobState, why: &str) {
         self.ledger.change(job, Keep::OnDisk, |job| {
-            job.end(state, Some(why.to_owned()), Timestamp::now());
+            job.break_off(state, why, Timestamp::now());
         });
     }
 

@@ -72,6 +72,32 @@ fn a_job_that_ran_when_the_daemon_died_has_failed() {
 }
 
 #[test]
+fn a_job_that_had_switched_the_alias_when_the_daemon_died_has_succeeded() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = ledger(folder.path());
+    let (job, _) = before.add(&request("a")).unwrap();
+    before.change(&job.id, Keep::OnDisk, |job| {
+        job.state = JobState::Running;
+        job.image_fingerprint = Some("abc".to_owned());
+        for step in &mut job.steps {
+            step.state = StepState::Done;
+        }
+        job.steps.last_mut().unwrap().state = StepState::Running;
+    });
+
+    let job = ledger(folder.path()).job(&job.id).unwrap();
+    assert_eq!((job.state, &job.error), (JobState::Succeeded, &None));
+    let cleanup = job.steps.last().unwrap();
+    assert_eq!(cleanup.state, StepState::Failed);
+    assert_eq!(
+        cleanup.detail,
+        "daemon restarted: what is left is removed later"
+    );
+    let others = job.steps.iter().rev().skip(1);
+    assert!(others.clone().all(|step| step.state == StepState::Done));
+}
+
+#[test]
 fn only_jobs_that_did_not_end_well_have_images_nobody_needs() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = ledger(folder.path());
