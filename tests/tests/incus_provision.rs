@@ -13,6 +13,8 @@ mod guest;
 #[path = "incus_provision/server.rs"]
 mod server;
 
+use std::time::{Duration, Instant};
+
 use iapd::provision::{
     Job, JobEvent, JobRequest, JobState, PackageSource, ProvisionError, Script, StepKind, StepState,
 };
@@ -468,6 +470,34 @@ async fn a_base_that_is_not_there_or_not_ours_to_set_up_is_said_so() {
     let error = job.error.clone().unwrap();
     let expected = "user agent: uid 1100 belongs to user mallory, but user agent needs it";
     assert!(error.starts_with(expected), "{error}");
+    bed.assert_no_builders().await;
+    bed.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_builder_that_does_not_stop_does_not_hold_up_a_cancellation() {
+    let server = Server::start().await;
+    let bed = Bed::new(&server).await;
+    let mut request = bed.request(&bed.target("stubborn"));
+    // Where the builder stops, it waits for this for 90 s.
+    request.scripts = vec![script(
+        "stubborn.sh",
+        "systemd-run --unit stubborn /bin/sh -c 'trap \"\" TERM; while :; do sleep 1; done'\n",
+    )];
+    let job = bed.provisioner.create(request).unwrap();
+    bed.until(&job.id, |job| {
+        step(job, StepKind::Stop).state == StepState::Running
+    })
+    .await;
+    let stopping = "n=0; until [ \"$(systemctl is-system-running)\" = stopping ]; \
+                    do n=$((n + 1)); [ $n -lt 100 ] || exit 1; sleep .1; done";
+    bed.run(&format!("iapd-build-{}", job.id), stopping).await;
+    let begun = Instant::now();
+    let job = bed.provisioner.cancel(&job.id, "ana").await.unwrap();
+    assert_eq!(job.state, JobState::Cancelled, "{job:#?}");
+    assert!(begun.elapsed() < Duration::from_secs(15));
+    assert_eq!(step(&job, StepKind::Stop).state, StepState::Cancelled);
+    assert_eq!(step(&job, StepKind::Cleanup).state, StepState::Done);
     bed.assert_no_builders().await;
     bed.end().await;
 }

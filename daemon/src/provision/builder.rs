@@ -281,6 +281,11 @@ impl<'a> Builder<'a> {
 
     /// Writes everything to the disk and stops the guest, by force when it does not by itself.
     pub(super) async fn stop(&self) -> Result<(), StepError> {
+        // Dropping a stop is fine: the clean-up stops by force, whatever is under way.
+        self.cx.unless_cancelled(self.sync_and_stop()).await
+    }
+
+    async fn sync_and_stop(&self) -> Result<(), StepError> {
         let what = "stop the builder";
         let project = &self.cx.project;
         let synced = project
