@@ -464,6 +464,17 @@ async fn a_base_that_is_not_there_or_not_ours_to_set_up_is_said_so() {
     );
     assert_eq!(step(&job, StepKind::Guest).state, StepState::Failed);
 
+    let base = bed
+        .changed_base(
+            "init",
+            "rm /sbin/init && printf '#!/bin/sh\\nexec sleep 1000000\\n' >/sbin/init && chmod 755 /sbin/init",
+        )
+        .await;
+    let job = bed.provision(with_base(&base)).await;
+    let expected = "the base does not boot with systemd, which agents are started by: its init is \
+                    /usr/sbin/init";
+    assert_eq!(job.error.as_deref(), Some(expected));
+
     let users = "root:x:0:0::/root:/bin/bash\nmallory:x:1100:1100::/:/bin/sh\n";
     let base = bed.doctored_base("taken", "/etc/passwd", users).await;
     let job = bed.provision(with_base(&base)).await;
@@ -471,6 +482,31 @@ async fn a_base_that_is_not_there_or_not_ours_to_set_up_is_said_so() {
     let expected = "user agent: uid 1100 belongs to user mallory, but user agent needs it";
     assert!(error.starts_with(expected), "{error}");
     bed.assert_no_builders().await;
+    bed.end().await;
+}
+
+/// Makes a unit of the boot out of lines of its `[Service]`.
+fn unit(lines: &str) -> String {
+    format!(
+        "printf '[Service]\\n{lines}\\n[Install]\\nWantedBy=multi-user.target\\n' \
+         >/etc/systemd/system/odd.service && systemctl enable odd.service"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_never_ends_its_boot_is_set_up_all_the_same() {
+    let server = Server::start().await;
+    let bed = Bed::new(&server).await;
+    let waits = unit("Type=oneshot\\nExecStart=/bin/sleep infinity");
+    let base = bed.changed_base("waits", &waits).await;
+    let mut request = bed.request(&bed.target("unbooted"));
+    request.base = base;
+    let job = bed.provision(request).await;
+    assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
+    let log = std::fs::read_to_string(&job.log_path).unwrap();
+    let warned = "warning: the guest has not booted to its end within 20 s";
+    assert!(log.contains(warned), "{log}");
+    assert!(log.contains("odd.service"), "what it waits for: {log}");
     bed.end().await;
 }
 

@@ -93,18 +93,27 @@ impl<'a> Builder<'a> {
             .unwrap_or_default())
     }
 
-    /// Waits until the guest takes commands, and judges what it is; then until it has booted.
+    /// Waits until the guest takes commands, and judges what it is; then until it has booted. One that
+    /// takes commands and never comes to the end of its boot is usable: cloud images may wait there
+    /// for a network for longer than anybody does.
     pub(super) async fn ready(&self, deadline: Duration) -> Result<GuestOs, StepError> {
         let end = Instant::now() + deadline;
         let what = "the guest";
-        // A guest that cannot be used is told apart before it is waited for: it may have no systemd.
-        let inspect = shell("cat /etc/os-release 2>/dev/null; echo; uname -m");
+        // A guest that cannot be used is told apart before it is waited for.
+        let inspect = shell(
+            "cat /etc/os-release 2>/dev/null; echo; uname -m; \
+             readlink -f /sbin/init || echo /sbin/init",
+        );
         let said = self.answer(what, &inspect, end, deadline).await?;
-        let (os_release, machine) = said
-            .trim_end()
-            .rsplit_once('\n')
-            .unwrap_or(("", said.trim()));
+        let (said, init) = said.trim_end().rsplit_once('\n').unwrap_or((&said, ""));
+        let (os_release, machine) = said.rsplit_once('\n').unwrap_or(("", said.trim()));
         let os = GuestOs::judge(os_release, machine)?;
+        if !init.ends_with("/systemd") {
+            return Err(StepError::Refused(format!(
+                "the base does not boot with systemd, which agents are started by: its init is \
+                 {init}"
+            )));
+        }
         self.cx.progress.line(&format!("{}, {machine}", os.pretty));
         let booted = shell(
             "n=0; while [ $n -lt 40 ]; do \
@@ -112,9 +121,34 @@ impl<'a> Builder<'a> {
              case $state in running|degraded) echo \"$state\"; exit 0;; esac; \
              n=$((n + 1)); sleep .25; done; exit 1",
         );
-        self.answer("the guest's boot", &booted, end, deadline)
-            .await?;
+        match self
+            .answer("the guest's boot", &booted, end, deadline)
+            .await
+        {
+            Err(StepError::TimedOut { .. }) => self.go_on_unbooted(deadline).await?,
+            booted => {
+                booted?;
+            }
+        }
         Ok(os)
+    }
+
+    /// Says what a guest still waits for that takes commands. Fails when it takes none.
+    async fn go_on_unbooted(&self, waited: Duration) -> Result<(), StepError> {
+        let jobs = shell("systemctl list-jobs --no-pager 2>&1 || true");
+        let end = Instant::now() + CALL_DEADLINE;
+        let listed = self
+            .answer("the guest's list of jobs", &jobs, end, CALL_DEADLINE)
+            .await?;
+        for line in listed.lines() {
+            self.cx.progress.line(line);
+        }
+        self.cx.progress.line(&format!(
+            "warning: the guest has not booted to its end within {} s; it takes commands, so the \
+             job goes on",
+            waited.as_secs()
+        ));
+        Ok(())
     }
 
     /// Runs a command until it succeeds and returns what it printed.

@@ -20,9 +20,9 @@ use super::package_cache::{PackageCache, hex};
 use super::publish::{self, JOB, TARGET};
 use super::request::{Base, JobRequest, LATEST, PackageSource, Script, is_version};
 
-/// A container answers within seconds; a VM boots firmware, kernel and its Incus agent first.
-const CONTAINER_BOOT: Duration = Duration::from_secs(60);
-const VM_BOOT: Duration = Duration::from_secs(5 * 60);
+/// A container boots within seconds, unless it waits for a network that never comes: cloud images do
+/// so for 2 minutes. A VM boots firmware, kernel and its Incus agent first.
+pub(super) const BOOT: Duration = Duration::from_secs(5 * 60);
 /// A slow mirror, or a machine that updates itself first.
 const SETUP: Duration = Duration::from_secs(15 * 60);
 /// What a user script may take.
@@ -73,6 +73,8 @@ pub(super) struct Steps {
     pub(super) packages: PackageCache,
     /// URL of the server that `images:` is.
     pub(super) image_server: String,
+    /// What a guest gets to boot.
+    pub(super) boot: Duration,
 }
 
 impl Steps {
@@ -87,11 +89,7 @@ impl Steps {
         self.cx.progress.detail(&format!("image {}", short(&base)));
 
         self.begin(StepKind::Guest, 0)?;
-        let boot = match self.request.vm {
-            true => VM_BOOT,
-            false => CONTAINER_BOOT,
-        };
-        let os = builder.ready(boot).await?;
+        let os = builder.ready(self.boot).await?;
         self.cx.progress.result(&os.pretty);
 
         self.begin(StepKind::Agent, 0)?;

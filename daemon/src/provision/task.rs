@@ -23,7 +23,7 @@ use super::progress::Progress;
 use super::queue::{self, Target, Waiting};
 use super::request::PackageSource;
 use super::run::carry_out;
-use super::steps::{IMAGE_SERVER, Steps};
+use super::steps::{BOOT, IMAGE_SERVER, Steps};
 use super::sweep::sweep;
 use super::{AzureLookup, Command};
 
@@ -39,6 +39,7 @@ pub struct ProvisionTask {
     azure: AzureLookup,
     owner: String,
     image_server: String,
+    boot: Duration,
     commands: mpsc::Receiver<Command>,
     waiting: VecDeque<Waiting>,
     running: JoinSet<()>,
@@ -62,6 +63,7 @@ impl ProvisionTask {
             azure,
             owner,
             image_server: IMAGE_SERVER.to_owned(),
+            boot: BOOT,
             commands,
             waiting: VecDeque::new(),
             running: JoinSet::new(),
@@ -73,6 +75,13 @@ impl ProvisionTask {
     #[must_use]
     pub fn with_image_server(mut self, url: &str) -> Self {
         url.clone_into(&mut self.image_server);
+        self
+    }
+
+    /// Gives guests another time to boot than the usual one.
+    #[must_use]
+    pub fn with_boot_deadline(mut self, deadline: Duration) -> Self {
+        self.boot = deadline;
         self
     }
 
@@ -136,6 +145,7 @@ impl ProvisionTask {
             azure: Arc::clone(&self.azure),
             packages: self.packages.clone(),
             image_server: self.image_server.clone(),
+            boot: self.boot,
         }
     }
 

@@ -23,6 +23,8 @@ use crate::server::{Server, agent_package};
 
 const BASE: &str = "debian-min";
 const LONG: Duration = Duration::from_secs(180);
+/// Generous for this base, and short enough to wait for.
+const BOOT_DEADLINE: Duration = Duration::from_secs(20);
 
 /// One test at a time: they share a machine of few cores, and their deadlines are real.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -77,7 +79,10 @@ impl Bed {
             Provisioner::new(state.path(), incus.clone(), lookup, prefix.clone());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(task.with_image_server(&azure_url).run(stop.clone()));
+        let task = task
+            .with_image_server(&azure_url)
+            .with_boot_deadline(BOOT_DEADLINE);
+        tasks.spawn(task.run(stop.clone()));
         let chunks = agent_package("4.275.0");
         let chunks: Vec<_> = chunks.chunks(1000).map(Bytes::copy_from_slice).collect();
         let chunks = stream::iter(chunks.into_iter().map(Ok::<_, Infallible>));
@@ -221,6 +226,24 @@ impl Bed {
         let fingerprint = self.wait(&operation).await;
         self.project
             .point_alias(&instance, "doctored", &fingerprint)
+            .await
+            .unwrap();
+        self.remove(&instance).await;
+        instance
+    }
+
+    /// Publishes the base after a script has run in it, and returns its alias.
+    pub(crate) async fn changed_base(&self, name: &str, script: &str) -> String {
+        let instance = self.start(BASE, &format!("{name}-base")).await;
+        self.run(&instance, &format!("{script}\nsync")).await;
+        self.project
+            .stop(&instance, StopMode::Force, LONG)
+            .await
+            .unwrap();
+        let operation = self.project.publish(&instance, BTreeMap::new()).await;
+        let fingerprint = self.wait(&operation.unwrap()).await;
+        self.project
+            .point_alias(&instance, "changed", &fingerprint)
             .await
             .unwrap();
         self.remove(&instance).await;
