@@ -1,5 +1,6 @@
 //! Agent packages on the host, `<state directory>/packages/<sha256>.tar.gz`: what was uploaded, and
-//! what was downloaded and checked. A file in there under a name is what the name says.
+//! what was downloaded and checked. A file in there under a name is what the name says: it is on the
+//! disk before it gets the name, and checked again before it is used.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -12,7 +13,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use futures_util::{Stream, StreamExt};
 use hyper::body::Bytes;
 use tokio::fs::File;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -26,6 +27,7 @@ const MAX_PACKAGE_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const UPLOAD_IDLE: Duration = Duration::from_secs(60);
 /// Packages kept; one is about 150 MB.
 const KEPT_PACKAGES: usize = 5;
+const READ_CHUNK: usize = 256 * 1024;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const UNFINISHED: &str = "unfinished";
 
@@ -52,7 +54,8 @@ impl PackageCache {
         self.path(sha256).is_file()
     }
 
-    /// Opens a package and returns its size. `None` when there is none.
+    /// Opens a package and returns its size. `None` when there is none, or none that is whole: what
+    /// has rotted is removed.
     pub(super) async fn open(&self, sha256: &str) -> Result<Option<(File, u64)>, StepError> {
         let path = self.path(sha256);
         let failed = |source| StepError::Disk {
@@ -60,12 +63,17 @@ impl PackageCache {
             path: path.clone(),
             source,
         };
-        let file = match File::open(&path).await {
+        let mut file = match File::open(&path).await {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         let size = file.metadata().await.map_err(failed)?.len();
+        if digest_of(&mut file).await.map_err(failed)? != sha256 {
+            warn!(path = %path.display(), "agent package is not what its name says: removed");
+            remove(&path);
+            return Ok(None);
+        }
         let file = file.into_std().await;
         // Times are what pruning goes by; a file of somebody else's cannot be touched, which is fine.
         let touched = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
@@ -126,7 +134,7 @@ impl PackageCache {
         }
         file.flush().await.map_err(failed)?;
         let sha256 = hex(digest.finish().as_ref());
-        self.finish(&unfinished, &sha256).map_err(failed)?;
+        self.finish(&unfinished, &sha256).await.map_err(failed)?;
         info!(sha256, size, "agent package uploaded");
         Ok((sha256, size))
     }
@@ -166,6 +174,7 @@ impl PackageCache {
         }
         let path = self.path(expected);
         self.finish(&unfinished, expected)
+            .await
             .map_err(|source| StepError::Disk { what, path, source })
     }
 
@@ -208,8 +217,10 @@ impl PackageCache {
         }
     }
 
-    fn finish(&self, unfinished: &Unfinished, sha256: &str) -> Result<(), std::io::Error> {
-        fs::rename(&unfinished.0, self.path(sha256))
+    async fn finish(&self, unfinished: &Unfinished, sha256: &str) -> Result<(), std::io::Error> {
+        // Else a host that loses power may have the name without the bytes.
+        File::open(&unfinished.0).await?.sync_all().await?;
+        tokio::fs::rename(&unfinished.0, self.path(sha256)).await
     }
 
     fn files(&self, extension: &str) -> Vec<PathBuf> {
@@ -238,6 +249,21 @@ fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         warn!(path = %path.display(), %error, "agent package not removed");
     }
+}
+
+/// Returns the SHA-256 of a file, and leaves it at its beginning.
+async fn digest_of(file: &mut File) -> Result<String, std::io::Error> {
+    let mut digest = Context::new(&SHA256);
+    let mut chunk = vec![0; READ_CHUNK];
+    loop {
+        let read = file.read(&mut chunk).await?;
+        if read == 0 {
+            break;
+        }
+        digest.update(chunk.get(..read).unwrap_or_default());
+    }
+    file.rewind().await?;
+    Ok(hex(digest.finish().as_ref()))
 }
 
 /// Returns bytes in lower-case hex.

@@ -301,7 +301,7 @@ impl Steps {
             }
         };
         let from = format!("{} {platform}", package.version);
-        if self.packages.contains(&expected) {
+        if self.packages.open(&expected).await?.is_some() {
             self.cx.progress.line(&format!("{from} is in the cache"));
             return Ok((expected, from));
         }

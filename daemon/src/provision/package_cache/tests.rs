@@ -40,6 +40,22 @@ async fn an_upload_is_kept_under_its_checksum() {
 }
 
 #[tokio::test]
+async fn what_has_rotted_is_not_used_but_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = PackageCache::new(folder.path());
+    let (sha256, _) = store(&cache, &[&GZIP_MAGIC, b"abc"]).await.unwrap();
+    let (mut file, _) = cache.open(&sha256).await.unwrap().unwrap();
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).await.unwrap();
+    assert_eq!(content, b"\x1f\x8babc", "checking it does not use it up");
+
+    fs::write(cache.path(&sha256), b"\x1f\x8babd").unwrap();
+    assert!(cache.contains(&sha256));
+    assert!(cache.open(&sha256).await.unwrap().is_none());
+    assert_eq!(names(folder.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn what_is_no_package_or_breaks_off_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let cache = PackageCache::new(folder.path());
