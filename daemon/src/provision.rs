@@ -180,7 +180,10 @@ impl Provisioner {
     where
         E: Error + Send + Sync + 'static,
     {
-        self.packages.store(chunks).await
+        let stored = self.packages.store(chunks).await?;
+        // What was uploaded last is among what is kept.
+        self.packages.prune(&self.ledger.wanted_packages());
+        Ok(stored)
     }
 
     fn package_problem(&self, request: &JobRequest) -> Option<String> {

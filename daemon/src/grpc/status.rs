@@ -122,6 +122,9 @@ pub(super) fn provision(error: &ProvisionError) -> Status {
         ProvisionError::QueueFull(_) => {
             status(Code::ResourceExhausted, "QUEUE_FULL", message, None)
         }
+        ProvisionError::CacheFull(_) => {
+            status(Code::ResourceExhausted, "CACHE_FULL", message, None)
+        }
         ProvisionError::NotFound(_) => {
             let hint = "list them with iapctl provision ls";
             status(Code::NotFound, "NO_SUCH_JOB", message, Some(hint.into()))

@@ -35,6 +35,9 @@ pub enum ProvisionError {
     /// The uploaded package is not one.
     #[error("the upload is not an agent package: {0}")]
     NotAPackage(String),
+    /// There is no room for another package.
+    #[error("agent packages would take more than {} GiB: wait for the jobs that need them", .0 >> 30)]
+    CacheFull(u64),
     /// The upload broke off.
     #[error("the upload broke off")]
     Upload(#[source] Box<dyn Error + Send + Sync>),

@@ -3,7 +3,7 @@
 //! The ledger is the one place where a job changes. A change goes to the record on disk, to
 //! whoever asks from now on, and to those who watch, in this order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use iap_common::error::chain;
 use super::error::ProvisionError;
 use super::job::{Job, JobEvent, JobState};
 use super::record::Records;
-use super::request::JobRequest;
+use super::request::{JobRequest, PackageSource};
 
 /// Jobs that may wait at a time; their scripts are in memory.
 const MAX_QUEUED: usize = 20;
@@ -257,6 +257,16 @@ impl Ledger {
         let mut jobs = self.jobs();
         jobs.retain(|job| !job.state.has_ended());
         jobs
+    }
+
+    /// Returns the SHA-256 of the uploaded packages that jobs wait for or work with.
+    pub(super) fn wanted_packages(&self) -> HashSet<String> {
+        let jobs = self.unfinished().into_iter();
+        jobs.filter_map(|job| match &job.package {
+            PackageSource::Uploaded { sha256 } => Some(sha256.clone()),
+            PackageSource::Version(_) => None,
+        })
+        .collect()
     }
 
     /// Returns the ids of the jobs whose image nobody needs, by their project.

@@ -27,6 +27,12 @@ const MAX_PACKAGE_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const UPLOAD_IDLE: Duration = Duration::from_secs(60);
 /// Packages kept; one is about 150 MB.
 const KEPT_PACKAGES: usize = 5;
+/// What the packages kept may take, whatever their number.
+const KEPT_BYTES: u64 = 2 * MAX_PACKAGE_BYTES;
+/// What all packages may take, those that jobs wait for and those on their way included.
+const MAX_BYTES: u64 = 2 * KEPT_BYTES;
+/// How much of an upload is taken before the folder is measured again: others may be on their way.
+const MEASURE_EVERY: u64 = 32 * 1024 * 1024;
 const READ_CHUNK: usize = 256 * 1024;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const UNFINISHED: &str = "unfinished";
@@ -35,6 +41,8 @@ const UNFINISHED: &str = "unfinished";
 #[derive(Debug, Clone)]
 pub(super) struct PackageCache {
     folder: PathBuf,
+    kept_bytes: u64,
+    max_bytes: u64,
 }
 
 impl PackageCache {
@@ -42,6 +50,8 @@ impl PackageCache {
     pub(super) fn new(state_dir: &Path) -> Self {
         let cache = Self {
             folder: state_dir.join("packages"),
+            kept_bytes: KEPT_BYTES,
+            max_bytes: MAX_BYTES,
         };
         for path in cache.files(UNFINISHED) {
             remove(&path);
@@ -104,6 +114,7 @@ impl PackageCache {
         };
         let mut digest = Context::new(&SHA256);
         let mut size = 0;
+        let mut measured_at = 0;
         let mut start = Vec::new();
         let mut chunks = std::pin::pin!(chunks);
         loop {
@@ -117,6 +128,10 @@ impl PackageCache {
                 return Err(ProvisionError::NotAPackage(format!(
                     "larger than {MAX_PACKAGE_BYTES} bytes"
                 )));
+            }
+            if size >= measured_at {
+                self.check_room(chunk.len() as u64)?;
+                measured_at = size + MEASURE_EVERY;
             }
             if start.len() < GZIP_MAGIC.len() {
                 start.extend(chunk.iter().take(GZIP_MAGIC.len() - start.len()));
@@ -178,12 +193,17 @@ impl PackageCache {
             .map_err(|source| StepError::Disk { what, path, source })
     }
 
-    /// Removes all but the packages used last and those a job waits for.
+    /// Removes all but the packages used last and those that jobs need.
     pub(super) fn prune(&self, wanted: &HashSet<String>) {
+        let mut bytes = 0;
         let used = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
         let mut packages = self.files("gz");
         packages.sort_by_key(|path| std::cmp::Reverse(used(path)));
-        for path in packages.iter().skip(KEPT_PACKAGES) {
+        for (n, path) in packages.iter().enumerate() {
+            bytes += size_of(path);
+            if n < KEPT_PACKAGES && bytes <= self.kept_bytes {
+                continue;
+            }
             let name = path
                 .file_name()
                 .and_then(|name| name.to_str())
@@ -192,6 +212,16 @@ impl PackageCache {
                 remove(path);
             }
         }
+    }
+
+    /// Fails when the folder has no room for so many bytes more.
+    fn check_room(&self, bytes: u64) -> Result<(), ProvisionError> {
+        let files = self.files("gz").into_iter().chain(self.files(UNFINISHED));
+        let taken: u64 = files.map(|path| size_of(&path)).sum();
+        if taken + bytes > self.max_bytes {
+            return Err(ProvisionError::CacheFull(self.max_bytes));
+        }
+        Ok(())
     }
 
     fn path(&self, sha256: &str) -> PathBuf {
@@ -243,6 +273,11 @@ impl Drop for Unfinished {
             remove(&self.0);
         }
     }
+}
+
+/// Returns the size of a file, 0 when it is gone.
+fn size_of(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |file| file.len())
 }
 
 fn remove(path: &Path) {

@@ -1,7 +1,7 @@
 //! The task that owns the running jobs: starts those whose turn it is, and sees to it that every
 //! job ends, also when the daemon stops.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,6 @@ use super::log::JobLog;
 use super::package_cache::PackageCache;
 use super::progress::Progress;
 use super::queue::{self, Target, Waiting};
-use super::request::PackageSource;
 use super::run::carry_out;
 use super::steps::{BOOT, IMAGE_SERVER, Steps};
 use super::sweep::sweep;
@@ -161,7 +160,7 @@ impl ProvisionTask {
             error!(job, %error, "provision job broke off");
             self.end(&job, JobState::Failed, "internal error: the job broke off");
         }
-        self.packages.prune(&self.wanted_packages());
+        self.packages.prune(&self.ledger.wanted_packages());
     }
 
     /// Ends jobs that were cancelled before their turn.
@@ -204,15 +203,5 @@ impl ProvisionTask {
         self.ledger.change(job, Keep::OnDisk, |job| {
             job.break_off(state, why, Timestamp::now());
         });
-    }
-
-    fn wanted_packages(&self) -> HashSet<String> {
-        self.waiting
-            .iter()
-            .filter_map(|waiting| match &waiting.request.package {
-                PackageSource::Uploaded { sha256 } => Some(sha256.clone()),
-                PackageSource::Version(_) => None,
-            })
-            .collect()
     }
 }

@@ -98,6 +98,25 @@ fn a_job_that_had_switched_the_alias_when_the_daemon_died_has_succeeded() {
 }
 
 #[test]
+fn packages_are_wanted_until_their_job_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = ledger(folder.path());
+    let mut ids = Vec::new();
+    for sha256 in ["queued", "running", "failed"] {
+        let mut request = request("a");
+        request.package = PackageSource::Uploaded {
+            sha256: sha256.to_owned(),
+        };
+        ids.push(ledger.add(&request).unwrap().0.id.clone());
+    }
+    ledger.add(&request("a")).unwrap();
+    ledger.change(&ids[1], Keep::OnDisk, |job| job.state = JobState::Running);
+    end(&ledger, &ids[2], JobState::Failed);
+    let expected = ["queued", "running"].map(str::to_owned).into();
+    assert_eq!(ledger.wanted_packages(), expected);
+}
+
+#[test]
 fn only_jobs_that_did_not_end_well_have_images_nobody_needs() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = ledger(folder.path());

@@ -96,7 +96,7 @@ async fn an_upload_that_goes_quiet_is_given_up() {
 }
 
 #[tokio::test]
-async fn old_packages_go_unless_a_job_waits_for_them() {
+async fn old_packages_go_unless_a_job_needs_them() {
     let folder = tempfile::tempdir().unwrap();
     let cache = PackageCache::new(folder.path());
     let mut stored = Vec::new();
@@ -119,6 +119,29 @@ async fn old_packages_go_unless_a_job_waits_for_them() {
         .filter(|n| cache.contains(&stored[*n]))
         .collect();
     assert_eq!(kept, [0, 1, 4, 5, 6, 7]);
+}
+
+#[tokio::test]
+async fn packages_take_no_more_room_than_they_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cache = PackageCache::new(folder.path());
+    (cache.kept_bytes, cache.max_bytes) = (5, 10);
+    let (first, _) = store(&cache, &[&GZIP_MAGIC, b"a"]).await.unwrap();
+    let (second, _) = store(&cache, &[&GZIP_MAGIC, b"b"]).await.unwrap();
+    // Another upload is on its way.
+    fs::write(folder.path().join("packages/1.unfinished"), "xyz").unwrap();
+    let refused = store(&cache, &[&GZIP_MAGIC]).await;
+    assert!(
+        matches!(refused, Err(ProvisionError::CacheFull(10))),
+        "{refused:?}"
+    );
+    assert_eq!(names(folder.path()).len(), 3, "nothing of it is left");
+
+    cache.prune(&HashSet::from([first.clone(), second.clone()]));
+    assert!(cache.contains(&first) && cache.contains(&second));
+    cache.prune(&HashSet::new());
+    assert_eq!(names(folder.path()).len(), 2);
+    store(&cache, &[&GZIP_MAGIC]).await.unwrap();
 }
 
 #[test]
