@@ -58,6 +58,14 @@ fn job(job: &Job) -> v1::ProvisionJob {
     }
 }
 
+/// Returns a job as it is in lists: its last lines may be hundreds of KiB, and dozens of jobs have some.
+fn listed(found: &Job) -> v1::ProvisionJob {
+    v1::ProvisionJob {
+        error_lines: Vec::new(),
+        ..job(found)
+    }
+}
+
 fn step(step: &Step) -> v1::ProvisionStep {
     let state = match step.state {
         StepState::Pending => v1::StepState::Pending,
@@ -188,7 +196,7 @@ impl ProvisionService for Services {
             .provisioner
             .jobs()
             .iter()
-            .map(|found| job(found))
+            .map(|found| listed(found))
             .collect();
         Ok(Response::new(v1::ListProvisionJobsResponse { jobs }))
     }
@@ -370,5 +378,24 @@ impl JobLog {
         let mut chunk = Vec::new();
         file.take(LOG_CHUNK as u64).read_to_end(&mut chunk).await?;
         Ok(chunk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_leave_out_last_lines() {
+        let failed: Job = serde_json::from_value(serde_json::json!({
+            "id": "91c2e0", "state": "failed", "base": "b", "target": "t", "project": "default",
+            "vm": false, "package": {"version": "latest"}, "steps": [], "error": "no",
+            "error_lines": ["one", "two"], "created_at": "2026-01-01T00:00:00Z",
+            "requested_by": "uid 0",
+        }))
+        .unwrap();
+        assert_eq!(job(&failed).error_lines, ["one", "two"]);
+        assert_eq!(listed(&failed).error_lines, Vec::<String>::new());
+        assert_eq!(listed(&failed).error, "no");
     }
 }
