@@ -12,6 +12,7 @@ mod process {
     mod incus_restarts;
     mod private_incus;
     mod program;
+    mod provision;
     mod signals;
     mod start;
     mod way;

@@ -160,11 +160,13 @@ impl ProvisionService for Services {
         let chunks = request
             .into_inner()
             .map(|message| message.map(|part| part.chunk.into()));
-        let (sha256, size) = self
-            .provisioner
-            .store_package(chunks)
-            .await
-            .map_err(|e| status::provision(&e))?;
+        let (sha256, size) = tokio::select! {
+            // What has come of it goes with it.
+            () = self.stop.cancelled() => return Err(status::stopping()),
+            stored = self.provisioner.store_package(chunks) => {
+                stored.map_err(|e| status::provision(&e))?
+            }
+        };
         Ok(Response::new(v1::UploadAgentPackageResponse {
             sha256,
             size,
