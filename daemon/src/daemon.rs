@@ -26,12 +26,13 @@ use crate::incus::Incus;
 use crate::metrics::Metrics;
 use crate::pool::apply::AgentVersions;
 use crate::pool::reconciler::Shared;
-use crate::provision::{AzureLookup, Provisioner};
+use crate::provision::Provisioner;
 use crate::registration::KeyStock;
 use crate::reload::Reloader;
 use crate::store::Store;
 use crate::supervisor::{Pools, Supervisor};
 
+mod azure_lookup;
 pub mod health;
 mod key_maker;
 mod lock;
@@ -156,7 +157,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     let (incus_health, incus_is) = watch::channel(Arc::default());
     let (publish_pools, pools) = watch::channel(Pools::default());
     let (publish_events, events) = watch::channel(BTreeMap::new());
-    let azure_of = azure_lookup(pools.clone());
+    let azure_of = azure_lookup::azure_lookup(pools.clone(), reloader.watch());
 
     let mut tasks: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
     let owner_of = owner::Source::new(spec.owner.clone(), &spec.state_dir);
@@ -322,17 +323,6 @@ async fn wind_down(
 fn observer(metrics: &Arc<Metrics>, server: &'static str) -> CallObserver {
     let metrics = Arc::clone(metrics);
     Arc::new(move |report| metrics.call_ended(server, report))
-}
-
-/// Returns an Azure client of a configured pool for provisioning.
-fn azure_lookup(pools: watch::Receiver<Pools>) -> AzureLookup {
-    Arc::new(move |name: Option<&str>| {
-        let pools = Arc::clone(&pools.borrow());
-        let found = pools
-            .iter()
-            .find(|pool| name.is_none_or(|name| pool.key().name == name));
-        found.map(crate::pool::PoolHandle::azure)
-    })
 }
 
 /// Returns the daemon's resident memory in bytes, 0 when the kernel does not say.

@@ -57,7 +57,16 @@ use crate::incus::Incus;
 
 /// Finds the client of a pool's Azure organisation, or of any. A reload of the configuration
 /// changes what it finds.
-pub type AzureLookup = Arc<dyn Fn(Option<&str>) -> Option<Azure> + Send + Sync>;
+pub type AzureLookup = Arc<dyn Fn(Option<&str>) -> Result<Azure, NoAzure> + Send + Sync>;
+
+/// Why there is no client to ask with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoAzure {
+    /// There is no such pool, or none at all.
+    NotConfigured,
+    /// The pool has not begun, because Incus has not answered since the daemon started.
+    NotYet,
+}
 
 /// What a caller waits for a cancelled job to clean up, before it is told that it is under way.
 const CANCEL_WAIT: Duration = Duration::from_secs(20);
@@ -192,8 +201,10 @@ impl Provisioner {
                 && !self.packages.contains(sha256))
             .then(|| format!("agent package {sha256}: was not uploaded, or too long ago")),
             (PackageSource::Version(_), pool) => {
-                if (self.azure)(pool.as_deref()).is_some() {
-                    return None;
+                match (self.azure)(pool.as_deref()) {
+                    // One that is on its way is there when its turn comes.
+                    Ok(_) | Err(NoAzure::NotYet) => return None,
+                    Err(NoAzure::NotConfigured) => {}
                 }
                 Some(match pool {
                     Some(pool) => format!("pool {pool:?}: is not configured"),

@@ -237,6 +237,19 @@ async fn a_package_with_another_checksum_is_refused_and_thrown_away() {
         job.error.as_deref(),
         Some("Azure has no agent 9.9.9 for linux-x64")
     );
+
+    let mut request = bed.request(&target);
+    request.package = PackageSource::Version("9.9.9".to_owned());
+    request.azure_pool = Some("late".to_owned());
+    let job = bed.provision(request.clone()).await;
+    assert_eq!(
+        job.error.as_deref(),
+        Some("Azure has no agent 9.9.9 for linux-x64"),
+        "it was waited for"
+    );
+    request.azure_pool = Some("nowhere".to_owned());
+    let refused = bed.provisioner.create(request).unwrap_err();
+    assert_eq!(refused.to_string(), "pool \"nowhere\": is not configured");
     assert_eq!(bed.project.alias(&target).await.unwrap(), None);
     bed.assert_no_builders().await;
     bed.end().await;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use tokio::time::Instant;
 use tracing::info;
 
+use crate::azure::Azure;
 use crate::incus::{ImageSource, NewInstance, RemoteImage};
 
-use super::AzureLookup;
 use super::builder::{Builder, GuestScript, SKIPPED};
 use super::context::Context;
 use super::error::StepError;
@@ -19,10 +20,14 @@ use super::ownership;
 use super::package_cache::{PackageCache, hex};
 use super::publish::{self, JOB, TARGET};
 use super::request::{Base, JobRequest, LATEST, PackageSource, Script, is_version};
+use super::{AzureLookup, NoAzure};
 
 /// A container boots within seconds, unless it waits for a network that never comes: cloud images do
 /// so for 2 minutes. A VM boots firmware, kernel and its Incus agent first.
 pub(super) const BOOT: Duration = Duration::from_secs(5 * 60);
+/// Pools begin once Incus has answered, which it has when a builder is there.
+const AZURE_DEADLINE: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 /// A slow mirror, or a machine that updates itself first.
 const SETUP: Duration = Duration::from_secs(15 * 60);
 /// What a user script may take.
@@ -265,11 +270,29 @@ impl Steps {
         Ok(())
     }
 
+    /// Returns the client to ask for packages. Just after the daemon's start it is waited for.
+    async fn azure(&self) -> Result<Azure, StepError> {
+        let end = Instant::now() + AZURE_DEADLINE;
+        loop {
+            let problem = match (self.azure)(self.request.azure_pool.as_deref()) {
+                Ok(azure) => return Ok(azure),
+                Err(NoAzure::NotYet) if Instant::now() < end => {
+                    self.cx
+                        .progress
+                        .waiting("waiting for the pools to begin", None);
+                    self.cx.pause(BETWEEN_LOOKS).await?;
+                    continue;
+                }
+                Err(NoAzure::NotYet) => "Incus has not answered yet, so no pool has begun",
+                Err(NoAzure::NotConfigured) => "no Azure organisation is configured any more",
+            };
+            return Err(StepError::Refused(problem.to_owned()));
+        }
+    }
+
     /// Gets the package of a version into the cache, and returns its SHA-256 and what it is.
     async fn fetch(&self, version: &str, platform: &str) -> Result<(String, String), StepError> {
-        let azure = (self.azure)(self.request.azure_pool.as_deref()).ok_or_else(|| {
-            StepError::Refused("no Azure organisation is configured any more".to_owned())
-        })?;
+        let azure = self.azure().await?;
         let wanted = (version != LATEST).then_some(version);
         let package = self
             .cx

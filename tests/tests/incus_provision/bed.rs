@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -12,7 +13,7 @@ use iapd::azure::{Azure, Credential};
 use iapd::incus::{
     Exec, FileMeta, ImageSource, Incus, NewInstance, OperationId, Project, StopMode, Waited,
 };
-use iapd::provision::{Job, JobRequest, JobState, PackageSource, Provisioner, Script};
+use iapd::provision::{Job, JobRequest, JobState, NoAzure, PackageSource, Provisioner, Script};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
@@ -71,9 +72,15 @@ impl Bed {
             Arc::new(|_| {}),
         )
         .unwrap();
+        // One pool begins late: not yet when a job for it is made, nor when that looks first.
+        let looks = AtomicUsize::new(0);
         let lookup = Arc::new(move |pool: Option<&str>| {
-            pool.is_none_or(|pool| pool == "linux")
+            if pool == Some("late") && looks.fetch_add(1, Ordering::SeqCst) < 2 {
+                return Err(NoAzure::NotYet);
+            }
+            pool.is_none_or(|pool| matches!(pool, "linux" | "late"))
                 .then(|| azure.clone())
+                .ok_or(NoAzure::NotConfigured)
         });
         let (provisioner, task) =
             Provisioner::new(state.path(), incus.clone(), lookup, prefix.clone());

@@ -43,3 +43,32 @@ async fn an_upload_under_way_does_not_hold_up_a_stop() -> anyhow::Result<()> {
     assert_eq!(std::fs::read_dir(packages)?.count(), 0, "nothing is left");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_for_a_configured_pool_is_taken_before_incus_has_answered() -> anyhow::Result<()> {
+    let mut host = Host::prepare(HostOptions {
+        incus_socket: Some("/nonexistent/unix.socket".into()),
+        ..HostOptions::default()
+    })
+    .await?;
+    host.write_config(1)?;
+    host.start_daemon().await?;
+    let mut client = ProvisionServiceClient::new(host.channel().await?);
+    let request = |pool: &str| v1::CreateProvisionJobRequest {
+        base: "local:debian-min".to_owned(),
+        target: "never-made".to_owned(),
+        agent_package: Some(v1::AgentPackage {
+            pool: pool.to_owned(),
+            ..v1::AgentPackage::default()
+        }),
+        ..v1::CreateProvisionJobRequest::default()
+    };
+    for pool in ["", &host.pool] {
+        let job = client.create_provision_job(request(pool)).await?;
+        assert!(job.into_inner().job.is_some());
+    }
+    let refused = client.create_provision_job(request("nowhere")).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
+    Ok(())
+}
