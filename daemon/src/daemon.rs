@@ -226,6 +226,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
                 owner,
                 incus,
                 gate: Arc::new(Semaphore::new(cores)),
+                gate_width: cores,
                 keys,
                 versions: Arc::new(AgentVersions::default()),
                 metrics,

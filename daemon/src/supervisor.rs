@@ -47,7 +47,8 @@ struct Member {
     handle: PoolHandle,
     orders: watch::Sender<Order>,
     waker: Waker,
-    stem: String,
+    /// What the names of its instances begin with, whatever the prefix was when they were made.
+    name_part: String,
 }
 
 /// See the module.
@@ -203,7 +204,7 @@ impl Supervisor {
         removed: bool,
         stop: &CancellationToken,
     ) {
-        let stem = names::agent_name_stem(&spec.name, &spec.agent_prefix);
+        let name_part = names::agent_name_stem(&spec.name, "");
         let order = Order {
             spec,
             removed,
@@ -235,7 +236,7 @@ impl Supervisor {
                 handle,
                 orders,
                 waker,
-                stem,
+                name_part,
             },
         );
     }
@@ -464,10 +465,10 @@ fn wake(members: &[&Member], event: &Lifecycle) {
     if !WAKING.contains(&event.action.as_str()) {
         return;
     }
-    for member in members
-        .iter()
-        .filter(|member| instance.starts_with(&member.stem))
-    {
+    for member in members.iter().filter(|member| {
+        let rest = instance.strip_prefix(member.name_part.as_str());
+        rest.is_some_and(|rest| rest.starts_with('-'))
+    }) {
         member.waker.look_again();
     }
 }

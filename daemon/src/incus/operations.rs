@@ -17,6 +17,8 @@ use super::{Incus, found};
 use crate::calls::CallOutcome;
 
 const WAIT: &str = "operation_wait";
+/// How the server describes an exec, seen with 6.0.4.
+const EXEC: &str = "Executing command";
 /// What Incus calls making an instance, from whatever source.
 const CREATING: &str = "Creating instance";
 /// The first turn of waiting; each is twice the one before. Incus 6.0 was seen to miss the end of an
@@ -94,9 +96,11 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Returns whether it goes on and is about an instance of this name, in any project.
+    /// Returns whether it goes on and makes, changes or removes an instance of this name, in any
+    /// project. A command that runs in it, such as somebody's shell, does none of that.
     pub fn is_running_on(&self, instance: &str) -> bool {
         self.status == OperationStatus::Running
+            && self.description != EXEC
             && self
                 .resources
                 .iter()

@@ -37,6 +37,8 @@ pub struct Context {
     pub link: AzureLink,
     /// Lets so many creations at a time through, first come first served.
     pub gate: Arc<Semaphore>,
+    /// The same for this pool's launches alone.
+    pub own_gate: Arc<Semaphore>,
     /// Ready-made keys.
     pub keys: Arc<KeyStock>,
     /// Agent versions by image fingerprint, as read off guests.
@@ -130,6 +132,9 @@ pub enum ApplyError {
     /// The guest did not start the agent.
     #[error("the guest did not start the agent (exit code {0}): is systemd running in the image?")]
     Start(i32),
+    /// The guest did not stop the agent.
+    #[error("the guest's service manager does not stop the agent (exit code {0})")]
+    Stop(i32),
     /// The agent's version could not be read.
     #[error("the image holds no agent package in /home/agent (no version from bin/Agent.Listener)")]
     NoAgent,
@@ -142,6 +147,9 @@ pub enum ApplyError {
     /// An agent could not be shown to be dead, so it is kept.
     #[error("kept: {0}")]
     NotProven(&'static str),
+    /// The guest could not be looked into, so it is kept.
+    #[error("kept: cannot probe for a worker process")]
+    NotProbed(#[source] IncusError),
     /// Azure refuses to delete a registration that has a job.
     #[error("Azure says the agent is busy: {0}")]
     Busy(String),
@@ -170,10 +178,11 @@ impl ApplyError {
             Self::Create(_) => "create",
             Self::Vanished => "vanished",
             Self::Start(_) | Self::NoGuestAgent => "start",
+            Self::Stop(_) => "stop",
             Self::NoRootDisk(_) => "profile",
             Self::NoAgent => "no_agent",
             Self::NameTaken(_) => "name_taken",
-            Self::NotProven(_) => "not_proven",
+            Self::NotProven(_) | Self::NotProbed(_) => "not_proven",
             Self::Busy(_) => "azure_busy",
             Self::Cancelled => "cancelled",
         }

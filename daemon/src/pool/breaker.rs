@@ -16,6 +16,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 pub struct Breaker {
     failures: u32,
     next_try: Option<Instant>,
+    /// When the try began that failed last.
+    last_began: Option<Instant>,
     last_error: Option<LastError>,
 }
 
@@ -57,6 +59,7 @@ impl Breaker {
     /// lengthen the wait: twenty creates that fail together are one failure. `wait` is what the
     /// other side asked for, if it did.
     pub fn failed(&mut self, error: String, began: Instant, now: Instant, wait: Option<Duration>) {
+        self.last_began = self.last_began.max(Some(began));
         let pending = self.next_try.is_some_and(|next| began < next);
         if !pending || self.failures == 0 {
             self.failures = self.failures.saturating_add(1);
@@ -80,6 +83,14 @@ impl Breaker {
     pub fn succeeded(&mut self) {
         self.failures = 0;
         self.next_try = None;
+    }
+
+    /// Records the success of a try. One that began before the last failure says nothing of what
+    /// has failed since.
+    pub fn try_succeeded(&mut self, began: Instant) {
+        if self.last_began.is_none_or(|failed| began >= failed) {
+            self.succeeded();
+        }
     }
 
     /// Allows a try at once, as an operator asked for.
@@ -153,6 +164,19 @@ mod tests {
         breaker.succeeded();
         assert_eq!(breaker.allowance(now), Allowance::All);
         assert_eq!(breaker.status(now).failures, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_success_of_an_older_try_changes_nothing() {
+        let mut breaker = Breaker::default();
+        let old = Instant::now();
+        let began = old + Duration::from_secs(5);
+        let now = began + Duration::from_secs(1);
+        breaker.failed("no".into(), began, now, None);
+        breaker.try_succeeded(old);
+        assert_eq!(breaker.allowance(now), Allowance::Nothing);
+        breaker.try_succeeded(now);
+        assert_eq!(breaker.allowance(now), Allowance::All);
     }
 
     #[tokio::test(start_paused = true)]

@@ -282,7 +282,13 @@ impl Entry {
         self.was_busy |= facts.job.is_some();
         self.azure_agent_id.get_or_insert(facts.id);
         let registered = *self.registered_since.get_or_insert(now);
+        if facts.online {
+            // Whatever kept it from being removed, it is alive.
+            self.removal_failures = 0;
+        }
         if began >= registered {
+            // Registered anew, and the answer was lost: names are unique, so this is the one.
+            self.azure_agent_id = Some(facts.id);
             self.lists_since_registered = self.lists_since_registered.saturating_add(1);
         }
         since(&mut self.dead_since, facts.is_dead(), now);

@@ -53,7 +53,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// While events come and nothing is on its way, looking without a reason is this much rarer.
 const CALM: u32 = 3;
 /// Passes do not follow each other faster, so that a storm of events costs little.
-const CLOSEST_PASSES: Duration = Duration::from_millis(10);
+const CLOSEST_PASSES: Duration = Duration::from_millis(25);
 
 /// What a pool's task is to do; replaced whole by a reload.
 #[derive(Clone)]
@@ -75,6 +75,8 @@ pub struct Shared {
     pub incus: Incus,
     /// Lets so many creations at a time through.
     pub gate: Arc<Semaphore>,
+    /// How many that are.
+    pub gate_width: usize,
     /// Ready-made keys.
     pub keys: Arc<KeyStock>,
     /// Agent versions by image.
@@ -155,6 +157,7 @@ pub struct Reconciler {
 
     order: Order,
     spec_hash: String,
+    own_gate: Arc<Semaphore>,
     ledger: Ledger,
     in_flight: InFlight,
     running: JoinSet<ended::Done>,
@@ -182,7 +185,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Makes the task; see [`super::spawn_parts`].
+    /// Makes the task; see [`super::new`].
     pub(super) fn new(
         shared: Shared,
         mut orders: watch::Receiver<Order>,
@@ -194,6 +197,7 @@ impl Reconciler {
         Self {
             azure: order.link.watch(),
             spec_hash: order.spec.spec_hash(),
+            own_gate: Arc::new(Semaphore::new(shared.gate_width)),
             shared,
             orders,
             commands,
@@ -228,7 +232,10 @@ impl Reconciler {
         async {
             let mut trigger = Trigger::Startup;
             loop {
-                self.pass(trigger).await;
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = self.pass(trigger) => {}
+                }
                 if self.is_finished() {
                     info!("nothing is left of this pool");
                     return;
@@ -237,6 +244,10 @@ impl Reconciler {
                     () = stop.cancelled() => break,
                     trigger = self.next_trigger() => trigger,
                 };
+                // Whoever rings without end gets a look now and then.
+                if let Some(planned_at) = self.planned_at {
+                    tokio::time::sleep_until(planned_at + CLOSEST_PASSES).await;
+                }
             }
             self.wind_down().await;
         }
@@ -556,7 +567,10 @@ impl Reconciler {
         let waiting = self.ledger.iter().any(|(name, entry)| {
             let state = plan::state_of(entry, self.in_flight.doing(name), Instant::now());
             matches!(state, AgentState::Starting)
-                || (entry.drain() != Drain::No && entry.instance.is_some())
+                // A job may take hours.
+                || (entry.drain() != Drain::No
+                    && entry.instance.is_some()
+                    && state != AgentState::Busy)
                 || (entry.instance.is_none() && entry.deregistered_at.is_some())
         });
         if waiting {
@@ -573,6 +587,7 @@ impl Reconciler {
             project: self.shared.incus.project(&self.order.spec.instance.project),
             link: self.order.link.clone(),
             gate: Arc::clone(&self.shared.gate),
+            own_gate: Arc::clone(&self.own_gate),
             keys: Arc::clone(&self.shared.keys),
             versions: Arc::clone(&self.shared.versions),
             evidence: self.shared.store.evidence().clone(),

@@ -20,6 +20,8 @@ use super::{ApplyError, Context, instance, shell};
 const CREATE_SLICE: Duration = Duration::from_secs(60);
 /// When a create has not ended by then, its slot is given up; Incus may be wedged.
 const CREATE_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// A launch that takes longer waits for something else than the host's cores.
+const GATE_HELD: Duration = Duration::from_secs(10);
 const FILE_DEADLINE: Duration = Duration::from_secs(30);
 const VERSION_DEADLINE: Duration = Duration::from_secs(60);
 const VERSION_CAP: usize = 4096;
@@ -72,16 +74,32 @@ pub async fn launch(context: &Context, name: &str, turn: &Turn) -> Result<Launch
         created: false,
         azure_agent_id: None,
     };
-    let permit = tokio::select! {
-        permit = context.gate.acquire() => permit.expect("the gate is never closed"),
+    // First among the pool's own launches, then among all pools': none queues more than a few at
+    // the host's gate, so that a large pool does not make a small one wait for all of it.
+    let gates = async {
+        let own = context.own_gate.acquire().await;
+        (own, context.gate.acquire().await)
+    };
+    let permits = tokio::select! {
+        permits = gates => permits,
         () = turn.cancelled() => return Err(early(ApplyError::Cancelled)),
     };
     turn.begin();
     let began = Instant::now();
-    create(context, name).await.map_err(early)?;
-    debug!(agent = name, elapsed = ?began.elapsed(), "instance created");
-    let result = register_and_start(context, name).await;
-    drop(permit);
+    let launched = async {
+        create(context, name).await.map_err(early)?;
+        debug!(agent = name, elapsed = ?began.elapsed(), "instance created");
+        register_and_start(context, name).await
+    };
+    let mut launched = std::pin::pin!(launched);
+    // The gate keeps the host's cores from too many boots, and nobody from a slow Azure, a virtual
+    // machine's boot or a wedged create.
+    let early_end = tokio::time::timeout(GATE_HELD, &mut launched).await;
+    drop(permits);
+    let result = match early_end {
+        Ok(result) => result,
+        Err(_) => launched.await,
+    };
     if result.is_ok() {
         info!(agent = name, elapsed = ?began.elapsed(), "agent started");
     }

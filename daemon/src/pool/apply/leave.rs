@@ -55,7 +55,8 @@ pub async fn leave(context: &Context, name: &str, id: i64) -> Result<Left, Apply
     }
     let exec = shell("iapd-stop", include_str!("../../guest/stop.sh"), Vec::new());
     match context.project.exec(name, &exec, STOP_DEADLINE).await {
-        Ok(_) => Ok(Left::Stopping),
+        Ok(0) => Ok(Left::Stopping),
+        Ok(code) => Err(ApplyError::Stop(code)),
         Err(error) if error.is_not_found() => Ok(Left::Stopping),
         Err(error) => Err(ApplyError::Incus {
             doing: "cannot stop the agent's listener",

@@ -16,6 +16,8 @@ use super::{ApplyError, Context, evidence, shell};
 /// A force stop takes 0.6 s; a host full of booting guests can stretch that.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 const DELETE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a forced removal waits for Azure.
+const FORCE_PATIENCE: Duration = Duration::from_secs(5);
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 /// Exit code of the probe when a worker runs.
 const WORKER_RUNS: i32 = 10;
@@ -29,20 +31,28 @@ pub async fn remove(
     reason: ReapReason,
     proof: Proof,
 ) -> Result<String, ApplyError> {
-    if proof != Proof::None {
-        prove_dead(context, name, azure_agent_id, proof).await?;
-    } else if let Some(id) = azure_agent_id {
-        // Best effort: no new job while it is being killed. An unreachable Azure does not stop
-        // an operator's force.
-        if let Some(pool) = context.link.view().pool_id {
-            let _ = context.link.azure().disable_agent(pool, id, name).await;
-        }
-    }
     let note = match azure_agent_id {
         Some(_) => evidence::collect(context, name).await,
         // It never ran an agent.
         None => String::new(),
     };
+    match (proof, azure_agent_id) {
+        (Proof::None, None) => {}
+        // Best effort: no new job while it is being killed. An unreachable Azure does not stop an
+        // operator's force.
+        (Proof::None, Some(id)) => {
+            let disabled = tokio::time::timeout(FORCE_PATIENCE, disable(context, name, id));
+            let _ = disabled.await;
+        }
+        (Proof::NotStarted, _) => prove_dead(context, name, azure_agent_id, proof).await?,
+        // Disabled first: between the look and the stop Azure may assign a job.
+        (Proof::Azure | Proof::AzureAndProbe, id) => {
+            if let Some(id) = id {
+                disable(context, name, id).await?;
+            }
+            prove_dead(context, name, azure_agent_id, proof).await?;
+        }
+    }
     info!(agent = name, reason = reason.as_str(), "removing instance");
     context
         .project
@@ -55,6 +65,14 @@ pub async fn remove(
         .await
         .map_err(ApplyError::incus("cannot delete the instance"))?;
     Ok(note)
+}
+
+async fn disable(context: &Context, name: &str, id: i64) -> Result<(), ApplyError> {
+    let pool = context.link.view().pool_id.ok_or(ApplyError::NoPool)?;
+    match context.link.azure().disable_agent(pool, id, name).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result.map_err(ApplyError::azure("cannot disable the agent")),
+    }
 }
 
 async fn prove_dead(
@@ -107,12 +125,7 @@ async fn prove_dead(
             Ok(WORKER_RUNS) => return Err(ApplyError::NotProven("a job's worker runs in it")),
             Ok(_) => return Err(ApplyError::NotProven("the probe failed")),
             Err(error) if error.is_not_found() => {}
-            Err(error) => {
-                return Err(ApplyError::Incus {
-                    doing: "kept: cannot probe for a worker process",
-                    source: error,
-                });
-            }
+            Err(error) => return Err(ApplyError::NotProbed(error)),
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use iap_common::error::chain;
 
-use crate::agent::AgentState;
+use crate::agent::{AgentState, Drain};
 use crate::azure::JobRequest;
 
 use super::super::apply::ApplyError;
@@ -78,6 +78,12 @@ impl Reconciler {
                 entry.registered_since = Some(now);
                 entry.launched_at = Some(now);
                 entry.launch_began = Some(began);
+                // It may be the second launch of this instance: what the first came to is over.
+                entry.launch_failed = false;
+                entry.doubted = false;
+                entry.dead_since = None;
+                entry.registration = None;
+                entry.lists_since_registered = 0;
                 entry.worked();
                 self.shared.metrics.agent_created(&pool);
                 if let Some(since) = self.vacancies.pop_front() {
@@ -180,8 +186,11 @@ impl Reconciler {
         };
         match ending.exit_status {
             Some(0) => {
+                // One that was found running says nothing of launches, and each says it once.
+                if let (false, Some(began)) = (entry.proven, entry.launch_began) {
+                    self.breaker.try_succeeded(began);
+                }
                 entry.proven = true;
-                self.breaker.succeeded();
             }
             Some(code) if !entry.proven && !entry.was_online => {
                 entry.proven = true; // Counted once.
@@ -246,12 +255,20 @@ impl Reconciler {
                 entry.last_error = format!("kept: {why}");
                 entry.doubted = true;
                 entry.remove_wish = None;
+                // A doubt begins the observation again.
+                entry.dead_since = None;
+                // It was disabled before the look, and gets no other job: it leaves after this one.
+                if reason != ReapReason::LaunchFailed {
+                    entry.wish = entry.wish.max(Drain::Finish);
+                }
             }
             Err(error) => {
                 self.action_failed(name, "remove", &error, now);
                 let incus = matches!(error, ApplyError::Incus { .. });
                 let entry = self.ledger.entry(name, now);
                 entry.removal_failures += u32::from(incus);
+                // Whoever asked was told that it failed; it is not done behind their back later.
+                entry.remove_wish = None;
             }
         }
     }
@@ -317,7 +334,9 @@ impl Reconciler {
             }
             if entry.was_online && !entry.proven {
                 entry.proven = true;
-                self.breaker.succeeded();
+                if let Some(began) = entry.launch_began {
+                    self.breaker.try_succeeded(began);
+                }
                 if std::mem::take(&mut entry.launch_failed) {
                     // Only the answer to its start was lost.
                     entry.worked();
