@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! agents, jobs, packages ──► transport ──► reqwest
-//!   (one API call each)       │  ▲ auth    (the token, read again when its file changes)
+//!   (one API call each)       │  ▲ auth    (the token: read again when its file changes, or
+//!                             │  │          fetched from Entra ID and renewed ahead of its end)
 //!                             │  └ pace    (the pause that Azure asked for)
 //!                             └ error, wire (what the answer says)
 //! ```
@@ -29,7 +30,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-pub use self::auth::Credential;
+pub use self::auth::{Application, Credential, CredentialClock, Proof};
 pub use self::error::{AzureError, Operation};
 use self::transport::{Request, Transport};
 pub use self::types::{
@@ -116,6 +117,11 @@ impl Azure {
     /// its file has changed.
     pub async fn has_new_token(&self) -> bool {
         self.transport().has_new_token().await
+    }
+
+    /// Returns what is known of how long the credential lasts.
+    pub fn clock(&self) -> CredentialClock {
+        self.transport().clock()
     }
 
     /// Returns whether this is Azure DevOps Services or a server of one's own. Asked once.

@@ -188,7 +188,7 @@ fn words(answer: &Answer, refusal: &Refusal) -> String {
 }
 
 /// Returns `text` as one line of bounded length.
-fn line(text: &str) -> String {
+pub(super) fn line(text: &str) -> String {
     let words: Vec<&str> = text
         .split(|char: char| char.is_whitespace() || char.is_control())
         .collect();

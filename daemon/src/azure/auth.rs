@@ -1,18 +1,30 @@
 //! What the client proves itself with.
+//!
+//! ```text
+//!   Credential ─► TokenSource ─┬ Fixed   the token itself
+//!                              ├ File    read again when it changes
+//!                              └ Entra   fetched, held in a lease, renewed ahead of its end
+//! ```
 
 use std::fmt::{Debug, Formatter};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use reqwest::header::HeaderValue;
+use jiff::Timestamp;
 
 use super::error::AzureError;
+use crate::calls::CallObserver;
 
-/// Tokens are 52 to 84 characters; this only keeps a wrong path from being read whole.
-const MAX_FILE: u64 = 16 * 1024;
+mod certificate;
+mod entra;
+mod file;
+mod lease;
+mod token;
+
+use self::entra::Entra;
+pub(super) use self::entra::Wires;
+use self::file::TokenFile;
+pub(super) use self::token::Token;
 
 /// What the daemon is given to prove itself with.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,6 +33,15 @@ pub enum Credential {
     Pat(String),
     /// A file that holds one. It is read again when it changes and after a rejection.
     PatFile(PathBuf),
+    /// An application in Entra ID.
+    Application(Application),
+    /// The identity that Azure gives to the machine.
+    ManagedIdentity {
+        /// Which one, if the machine has several.
+        client_id: Option<String>,
+        /// Where the machine's metadata service is: scheme, host and port.
+        endpoint: String,
+    },
 }
 
 impl Debug for Credential {
@@ -28,168 +49,113 @@ impl Debug for Credential {
         match self {
             Self::Pat(_) => f.write_str("Pat(***)"),
             Self::PatFile(path) => f.debug_tuple("PatFile").field(path).finish(),
+            Self::Application(application) => Debug::fmt(application, f),
+            Self::ManagedIdentity { client_id, .. } => {
+                f.debug_tuple("ManagedIdentity").field(client_id).finish()
+            }
         }
     }
 }
 
-/// Where the next call's token comes from. Entra ID's short-lived tokens become a variant here.
+/// An application in Entra ID, with what it proves itself with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// Where Entra ID is: scheme and host, and a path if there is one.
+    pub authority: String,
+    /// The directory.
+    pub tenant_id: String,
+    /// The application.
+    pub client_id: String,
+    /// Its proof.
+    pub proof: Proof,
+}
+
+/// A file that proves that one is an application. It is read for each token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A client secret.
+    Secret(PathBuf),
+    /// A certificate and its private key, PEM.
+    Certificate(PathBuf),
+    /// A token of another identity provider, which the application trusts.
+    FederatedToken(PathBuf),
+}
+
+/// What is known of how long a credential lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CredentialClock {
+    /// When the credential itself ends; known of certificates only.
+    pub expires_at: Option<Timestamp>,
+    /// When the token in hand ends; it is renewed before.
+    pub token_expires_at: Option<Timestamp>,
+    /// When Azure or Entra ID rejected it last.
+    pub rejected_at: Option<Timestamp>,
+}
+
+/// Where the next call's token comes from.
 pub(super) enum TokenSource {
     Fixed(Arc<Token>),
-    File {
-        path: PathBuf,
-        read: Mutex<Option<ReadFile>>,
-        /// As it was when it was read last, also after a rejection.
-        seen: Mutex<Option<Stamp>>,
-    },
-}
-
-/// A token file as it was when it was read.
-pub(super) struct ReadFile {
-    stamp: Stamp,
-    token: Arc<Token>,
-}
-
-/// Tells one state of a file from the next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    modified: Option<SystemTime>,
-    len: u64,
+    File(TokenFile),
+    Entra(Box<Entra>),
 }
 
 impl TokenSource {
-    pub(super) fn new(credential: Credential) -> Result<Self, AzureError> {
+    pub(super) fn new(
+        credential: Credential,
+        wires: Wires,
+        observer: CallObserver,
+    ) -> Result<Self, AzureError> {
         Ok(match credential {
             Credential::Pat(pat) => Self::Fixed(Arc::new(
                 Token::of_pat(&pat).map_err(|reason| AzureError::Token { reason })?,
             )),
-            Credential::PatFile(path) => Self::File {
-                path,
-                read: Mutex::new(None),
-                seen: Mutex::new(None),
-            },
+            Credential::PatFile(path) => Self::File(TokenFile::new(path)),
+            Credential::Application(application) => {
+                Self::Entra(Box::new(Entra::application(application, wires, observer)?))
+            }
+            Credential::ManagedIdentity {
+                client_id,
+                endpoint,
+            } => {
+                let entra = Entra::managed_identity(client_id, &endpoint, wires, observer)?;
+                Self::Entra(Box::new(entra))
+            }
         })
     }
 
     /// Returns the token to use now.
     pub(super) async fn current(&self) -> Result<Arc<Token>, AzureError> {
-        let (path, read, seen) = match self {
-            Self::Fixed(token) => return Ok(Arc::clone(token)),
-            Self::File { path, read, seen } => (path, read, seen),
-        };
-        let stamp = stamp_of(path).await?;
-        *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
-        if let Some(known) = &*read.lock().unwrap_or_else(PoisonError::into_inner)
-            && known.stamp == stamp
-        {
-            return Ok(Arc::clone(&known.token));
+        match self {
+            Self::Fixed(token) => Ok(Arc::clone(token)),
+            Self::File(file) => file.current().await,
+            Self::Entra(entra) => entra.current().await,
         }
-        let token = Arc::new(read_token(path).await?);
-        *read.lock().unwrap_or_else(PoisonError::into_inner) = Some(ReadFile {
-            stamp,
-            token: Arc::clone(&token),
-        });
-        Ok(token)
     }
 
-    /// Returns whether the file is another one than was read last.
+    /// Returns whether the file that the credential is in is another one than was read last.
     pub(super) async fn has_changed(&self) -> bool {
         match self {
             Self::Fixed(_) => false,
-            Self::File { path, seen, .. } => {
-                let before = *seen.lock().unwrap_or_else(PoisonError::into_inner);
-                matches!(stamp_of(path).await, Ok(stamp) if Some(stamp) != before)
-            }
+            Self::File(file) => file.has_changed().await,
+            Self::Entra(entra) => entra.has_changed().await,
         }
     }
 
-    /// Forgets what was read, so that a token replaced within a tick of the file's clock is seen.
+    /// Forgets the token, which Azure refused. The next one may be the same.
     pub(super) fn forget(&self) {
-        if let Self::File { read, .. } = self {
-            *read.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        match self {
+            Self::Fixed(_) => {}
+            Self::File(file) => file.forget(),
+            Self::Entra(entra) => entra.forget(),
         }
     }
-}
 
-async fn stamp_of(path: &Path) -> Result<Stamp, AzureError> {
-    let metadata = tokio::fs::metadata(path)
-        .await
-        .map_err(|source| AzureError::ReadToken {
-            path: path.to_owned(),
-            source,
-        })?;
-    let unfit = |reason| AzureError::TokenFile {
-        path: path.to_owned(),
-        reason,
-    };
-    if !metadata.is_file() {
-        return Err(unfit("not a regular file"));
-    }
-    if metadata.len() > MAX_FILE {
-        return Err(unfit("too large for a token"));
-    }
-    Ok(Stamp {
-        modified: metadata.modified().ok(),
-        len: metadata.len(),
-    })
-}
-
-async fn read_token(path: &Path) -> Result<Token, AzureError> {
-    let text = tokio::fs::read_to_string(path)
-        .await
-        .map_err(|source| AzureError::ReadToken {
-            path: path.to_owned(),
-            source,
-        })?;
-    Token::of_pat(&text).map_err(|reason| AzureError::TokenFile {
-        path: path.to_owned(),
-        reason,
-    })
-}
-
-/// A token, ready for the wire.
-pub(super) struct Token {
-    header: HeaderValue,
-    /// Every spelling under which the token could come back to us.
-    spellings: [String; 2],
-}
-
-impl Token {
-    fn of_pat(pat: &str) -> Result<Self, &'static str> {
-        let pat = pat.trim();
-        if pat.is_empty() {
-            return Err("the token is empty");
+    /// Returns what is known of how long the credential lasts.
+    pub(super) fn clock(&self) -> CredentialClock {
+        match self {
+            Self::Fixed(_) | Self::File(_) => CredentialClock::default(),
+            Self::Entra(entra) => entra.clock(),
         }
-        if !pat.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("the token has white space or other odd characters in it");
-        }
-        // Azure ignores the user name. The header is sent unasked: the answer to a first request
-        // without it may be a sign-in page instead of a challenge.
-        let encoded = BASE64_STANDARD.encode(format!(":{pat}"));
-        let mut header = HeaderValue::try_from(format!("Basic {encoded}"))
-            .map_err(|_| "the token does not fit into a header")?;
-        header.set_sensitive(true);
-        Ok(Self {
-            header,
-            spellings: [pat.to_owned(), encoded],
-        })
-    }
-
-    /// Returns the value of the `Authorization` header.
-    pub(super) fn header(&self) -> HeaderValue {
-        self.header.clone()
-    }
-
-    /// Returns `text` without the token, should a server or proxy have quoted it.
-    pub(super) fn mask(&self, text: &str) -> String {
-        self.spellings
-            .iter()
-            .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
-    }
-}
-
-impl Debug for Token {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
     }
 }
 
@@ -198,18 +164,6 @@ mod tests {
     use super::*;
 
     const PAT: &str = "s3cretpatvalue0123456789";
-
-    fn source(path: &Path) -> TokenSource {
-        TokenSource::new(Credential::PatFile(path.to_owned())).unwrap()
-    }
-
-    #[test]
-    fn header_is_basic_with_an_empty_user_and_never_printed() {
-        let token = Token::of_pat(" \tabc\n").unwrap();
-        assert_eq!(token.header().to_str().unwrap(), "Basic OmFiYw==");
-        assert_eq!(format!("{:?}", token.header()), "Sensitive");
-        assert_eq!(format!("{token:?}"), "***");
-    }
 
     #[test]
     fn a_credential_does_not_print_its_token() {
@@ -226,58 +180,14 @@ mod tests {
             ("two\nlines", "odd"),
             ("caf\u{e9}", "odd"),
         ] {
-            let error = TokenSource::new(Credential::Pat(pat.into())).err().unwrap();
+            let credential = Credential::Pat(pat.into());
+            let error = TokenSource::new(credential, Wires::default(), Arc::new(|_| ()));
+            let error = error.err().unwrap();
             assert!(error.to_string().contains(reason), "{error}");
             assert!(error.is_rejected() && !error.is_transient());
             if pat.len() > 3 {
                 assert!(!format!("{error:?}{error}").contains(pat));
             }
         }
-    }
-
-    #[test]
-    fn a_token_quoted_by_the_server_is_masked() {
-        let token = Token::of_pat(PAT).unwrap();
-        let quoted = format!("bad {PAT} in {}", token.header().to_str().unwrap());
-        assert_eq!(token.mask(&quoted), "bad *** in Basic ***");
-    }
-
-    #[tokio::test]
-    async fn a_changed_file_is_read_again() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "first\n").unwrap();
-        let source = source(file.path());
-        assert_eq!(source.current().await.unwrap().spellings[0], "first");
-        std::fs::write(file.path(), "second\n").unwrap();
-        assert_eq!(source.current().await.unwrap().spellings[0], "second");
-    }
-
-    #[tokio::test]
-    async fn after_a_rejection_the_file_is_read_even_if_it_looks_the_same() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "older").unwrap();
-        let modified = file.as_file().metadata().unwrap().modified().unwrap();
-        let source = source(file.path());
-        source.current().await.unwrap();
-        std::fs::write(file.path(), "newer").unwrap();
-        file.as_file().set_modified(modified).unwrap();
-        assert_eq!(source.current().await.unwrap().spellings[0], "older");
-        source.forget();
-        assert!(!source.has_changed().await);
-        assert_eq!(source.current().await.unwrap().spellings[0], "newer");
-        std::fs::write(file.path(), "longer than before").unwrap();
-        assert!(source.has_changed().await);
-    }
-
-    #[tokio::test]
-    async fn a_missing_file_and_a_directory_say_so() {
-        let directory = tempfile::tempdir().unwrap();
-        let error = source(&directory.path().join("pat"))
-            .current()
-            .await
-            .unwrap_err();
-        assert!(matches!(error, AzureError::ReadToken { .. }));
-        let error = source(directory.path()).current().await.unwrap_err();
-        assert!(error.to_string().contains("not a regular file"));
     }
 }

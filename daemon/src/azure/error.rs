@@ -3,6 +3,7 @@
 use std::fmt::{Display, Formatter};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -34,6 +35,10 @@ pub enum Operation {
     FindPackage,
     /// The agent package itself.
     DownloadPackage,
+    /// An access token of an application.
+    GetToken,
+    /// An access token of the machine's managed identity.
+    GetMachineToken,
 }
 
 impl Operation {
@@ -52,6 +57,8 @@ impl Operation {
             Self::ListJobs => "job_list",
             Self::FindPackage => "package_find",
             Self::DownloadPackage => "package_download",
+            Self::GetToken => "token_get",
+            Self::GetMachineToken => "machine_token_get",
         }
     }
 }
@@ -71,6 +78,8 @@ impl Display for Operation {
             Self::ListJobs => "list the pool's jobs",
             Self::FindPackage => "find the agent package",
             Self::DownloadPackage => "download the agent package",
+            Self::GetToken => "get a token from Entra ID",
+            Self::GetMachineToken => "get a token of this machine's managed identity",
         })
     }
 }
@@ -114,8 +123,8 @@ pub enum AzureError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The token file cannot be read.
-    #[error("cannot read the token in {path}")]
+    /// The file of the credential cannot be read.
+    #[error("cannot read the credential in {path}")]
     ReadToken {
         /// The file.
         path: PathBuf,
@@ -123,8 +132,8 @@ pub enum AzureError {
         #[source]
         source: io::Error,
     },
-    /// The token file holds no token.
-    #[error("cannot use the token in {path}: {reason}")]
+    /// The file of the credential holds none.
+    #[error("cannot use the credential in {path}: {reason}")]
     TokenFile {
         /// The file.
         path: PathBuf,
@@ -212,6 +221,9 @@ pub enum AzureError {
         #[source]
         source: io::Error,
     },
+    /// There is no token, and others wait for the same one.
+    #[error(transparent)]
+    Shared(Arc<Self>),
     /// The caller gave up.
     #[error("cannot {operation}: cancelled")]
     Cancelled {
@@ -223,7 +235,7 @@ pub enum AzureError {
 impl AzureError {
     /// Returns whether the same call may succeed later without anybody's doing.
     pub fn is_transient(&self) -> bool {
-        match self {
+        match self.own() {
             Self::Paused { .. }
             | Self::Unreachable { .. }
             | Self::TimedOut { .. }
@@ -241,8 +253,16 @@ impl AzureError {
     /// Returns whether Azure may have done what was asked, although it did not say so.
     pub fn may_have_worked(&self) -> bool {
         self.is_transient()
-            && !matches!(self, Self::Paused { .. })
+            // Nothing was asked without a token.
+            && !matches!(self, Self::Paused { .. } | Self::Shared(_))
             && !matches!(self, Self::Status { status, .. } if status.is_client_error())
+    }
+
+    fn own(&self) -> &Self {
+        match self {
+            Self::Shared(error) => error.own(),
+            own => own,
+        }
     }
 
     /// Returns whether Azure itself says that the agent or its pool does not exist. Any other
@@ -262,7 +282,7 @@ impl AzureError {
     /// has to act.
     pub fn is_rejected(&self) -> bool {
         matches!(
-            self,
+            self.own(),
             Self::Rejected { .. }
                 | Self::Token { .. }
                 | Self::ReadToken { .. }
@@ -270,9 +290,16 @@ impl AzureError {
         )
     }
 
+    /// Returns whether it is the token that Azure would not have, rather than what was asked with
+    /// it: another token may fare better.
+    pub(super) fn is_about_the_token(&self) -> bool {
+        matches!(self, Self::Rejected { status, .. }
+            if matches!(status.as_u16(), 203 | 302 | 303 | 401))
+    }
+
     /// Returns how long Azure wants to be left alone, if it said so.
     pub fn retry_after(&self) -> Option<Duration> {
-        match self {
+        match self.own() {
             Self::Paused { retry_after, .. } => Some(*retry_after),
             Self::Status { retry_after, .. } => *retry_after,
             _ => None,

@@ -9,7 +9,7 @@ use self::script::{Reply, Script};
 use super::*;
 use crate::calls::CallOutcome;
 
-mod script;
+pub(super) mod script;
 
 const PAT: &str = "s3cretpatvalue0123456789";
 const SOON: Duration = Duration::from_millis(200);

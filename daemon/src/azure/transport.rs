@@ -1,9 +1,10 @@
 //! Makes calls: builds the request, keeps the pause, bounds time and size, reports the outcome.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use jiff::Timestamp;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, redirect};
 use serde::Serialize;
@@ -13,7 +14,7 @@ use url::Url;
 
 use super::Deadlines;
 use super::answer::{self, Answer};
-use super::auth::{Credential, Token, TokenSource};
+use super::auth::{Credential, CredentialClock, Token, TokenSource, Wires};
 use super::error::{AzureError, Operation};
 use super::pace::{self, Pause};
 use crate::calls::{CallObserver, CallOutcome, CallReport};
@@ -89,11 +90,19 @@ impl Request {
     }
 }
 
+/// How a call's answer is taken.
+struct Way<T> {
+    deadline: Duration,
+    max_size: usize,
+    read: fn(Operation, Answer) -> Result<T, AzureError>,
+}
+
 pub(super) struct Transport {
     http: Client,
     base: Url,
     url: String,
     tokens: TokenSource,
+    rejected_at: Mutex<Option<Timestamp>>,
     pause: Pause,
     observer: CallObserver,
     pub(super) deadlines: Deadlines,
@@ -108,11 +117,14 @@ impl Transport {
         deadlines: Deadlines,
     ) -> Result<Self, AzureError> {
         let base = base_url(url)?;
-        let mut http = Client::builder()
-            .user_agent(concat!("iapd/", env!("CARGO_PKG_VERSION")))
-            // A redirect is a sign-in page, and a token is not carried to where it points.
-            .redirect(redirect::Policy::none())
-            .connect_timeout(deadlines.connect);
+        let builder = || {
+            Client::builder()
+                .user_agent(concat!("iapd/", env!("CARGO_PKG_VERSION")))
+                // A redirect is a sign-in page, and a token is not carried to where it points.
+                .redirect(redirect::Policy::none())
+                .connect_timeout(deadlines.connect)
+        };
+        let mut http = builder();
         if let Some(path) = ca_file {
             let pem = std::fs::read(path).map_err(|source| AzureError::CaFile {
                 path: path.to_owned(),
@@ -127,11 +139,18 @@ impl Transport {
             }
             http = http.tls_certs_merge(certificates);
         }
+        let tls = |source| AzureError::Tls { source };
+        let http = http.build().map_err(tls)?;
+        let wires = Wires {
+            http: http.clone(),
+            direct: builder().no_proxy().build().map_err(tls)?,
+        };
         Ok(Self {
-            http: http.build().map_err(|source| AzureError::Tls { source })?,
+            http,
             url: base.as_str().trim_end_matches('/').to_owned(),
             base,
-            tokens: TokenSource::new(credential)?,
+            tokens: TokenSource::new(credential, wires, Arc::clone(&observer))?,
+            rejected_at: Mutex::new(None),
             pause: Pause::default(),
             observer,
             deadlines,
@@ -156,8 +175,12 @@ impl Transport {
         &self,
         request: Request,
     ) -> Result<T, AzureError> {
-        self.call(request, self.deadlines.call, MAX_ANSWER, answer::object)
-            .await
+        let way = Way {
+            deadline: self.deadlines.call,
+            max_size: MAX_ANSWER,
+            read: answer::object,
+        };
+        self.call(request, way).await
     }
 
     /// Makes a call whose answer is a list. It is complete, or an error.
@@ -165,51 +188,80 @@ impl Transport {
         &self,
         request: Request,
     ) -> Result<Vec<T>, AzureError> {
-        self.call(request, self.deadlines.list, MAX_LIST, answer::list)
-            .await
+        let way = Way {
+            deadline: self.deadlines.list,
+            max_size: MAX_LIST,
+            read: answer::list,
+        };
+        self.call(request, way).await
     }
 
     /// Makes a call of whose answer only the success matters.
     pub(super) async fn done(&self, request: Request) -> Result<(), AzureError> {
-        self.call(request, self.deadlines.call, MAX_ANSWER, |_, _| Ok(()))
-            .await
+        let way = Way {
+            deadline: self.deadlines.call,
+            max_size: MAX_ANSWER,
+            read: |_, _| Ok(()),
+        };
+        self.call(request, way).await
     }
 
-    async fn call<T>(
+    async fn call<T>(&self, request: Request, way: Way<T>) -> Result<T, AzureError> {
+        self.keep_pause(request.operation).await?;
+        let token = self.token().await?;
+        match self.attempt(&request, &way, &token).await {
+            // It may have been revoked, or replaced in its file; Azure did nothing with it.
+            Err(error) if error.is_about_the_token() => {
+                let next = self.token().await?;
+                if next.is_same(&token) {
+                    return Err(error);
+                }
+                self.attempt(&request, &way, &next).await
+            }
+            result => result,
+        }
+    }
+
+    async fn attempt<T>(
         &self,
-        request: Request,
-        deadline: Duration,
-        max_size: usize,
-        read: impl FnOnce(Operation, Answer) -> Result<T, AzureError>,
+        request: &Request,
+        way: &Way<T>,
+        token: &Token,
     ) -> Result<T, AzureError> {
         let operation = request.operation;
-        self.keep_pause(operation).await?;
-        let token = self.tokens.current().await?;
         let started = Instant::now();
-        let result = match timeout(deadline, self.exchange(request, max_size, &token)).await {
-            Ok(result) => result.and_then(|answer| read(operation, answer)),
+        let exchange = self.exchange(request, way.max_size, token);
+        let result = match timeout(way.deadline, exchange).await {
+            Ok(result) => result.and_then(|answer| (way.read)(operation, answer)),
             Err(_) => Err(AzureError::TimedOut {
                 operation,
-                after: deadline,
+                after: way.deadline,
             }),
         };
         self.ended(operation, started, &result);
         result
     }
 
+    /// Returns the token to use now.
+    async fn token(&self) -> Result<Arc<Token>, AzureError> {
+        let result = self.tokens.current().await;
+        self.note_rejection(&result);
+        result
+    }
+
     async fn exchange(
         &self,
-        request: Request,
+        request: &Request,
         max_size: usize,
         token: &Token,
     ) -> Result<Answer, AzureError> {
         let operation = request.operation;
-        let url = self.address(&request);
+        let url = self.address(request);
         let path = url.path().to_owned();
         let mut builder = self
-            .authorized(self.http.request(request.method, url), token)
+            .authorized(self.http.request(request.method.clone(), url), token)
             .header(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(body) = request.body {
+        if let Some(body) = request.body.clone() {
             builder = builder
                 .header(
                     CONTENT_TYPE,
@@ -234,14 +286,7 @@ impl Transport {
         max_size: usize,
     ) -> Result<Answer, AzureError> {
         let pause = self.note_pause(&response);
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable(operation))? {
-            if body.len() + chunk.len() > max_size {
-                let reason = format!("is larger than {max_size} bytes");
-                return Err(AzureError::Unusable { operation, reason });
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = read_body(operation, &mut response, max_size).await?;
         let headers = std::mem::take(response.headers_mut());
         Ok(Answer {
             status: response.status(),
@@ -261,7 +306,7 @@ impl Transport {
         let mut token = None;
         if self.owns(&url) {
             self.keep_pause(operation).await?;
-            let current = self.tokens.current().await?;
+            let current = self.token().await?;
             builder = self.authorized(builder, &current);
             token = Some(current);
         }
@@ -315,6 +360,28 @@ impl Transport {
         Ok(())
     }
 
+    /// Returns what is known of how long the credential lasts.
+    pub(super) fn clock(&self) -> CredentialClock {
+        let clock = self.tokens.clock();
+        let rejected_at = *self
+            .rejected_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        CredentialClock {
+            rejected_at: clock.rejected_at.max(rejected_at),
+            ..clock
+        }
+    }
+
+    fn note_rejection<T>(&self, result: &Result<T, AzureError>) {
+        if matches!(result, Err(error) if error.is_rejected()) {
+            *self
+                .rejected_at
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(Timestamp::now());
+        }
+    }
+
     pub(super) async fn has_new_token(&self) -> bool {
         self.tokens.has_changed().await
     }
@@ -340,23 +407,49 @@ impl Transport {
         started: Instant,
         result: &Result<T, AzureError>,
     ) {
-        let outcome = match result {
-            Ok(_) => CallOutcome::Ok,
-            Err(error) => match outcome_of(error) {
-                Some(outcome) => outcome,
-                None => return,
-            },
-        };
-        if matches!(result, Err(AzureError::Rejected { .. })) {
+        self.note_rejection(result);
+        if matches!(result, Err(error) if error.is_about_the_token()) {
             self.tokens.forget();
         }
-        let elapsed = started.elapsed();
-        (self.observer)(CallReport {
+        report(&self.observer, operation, started, result);
+    }
+}
+
+/// Tells the observer of a call that was made.
+pub(super) fn report<T>(
+    observer: &CallObserver,
+    operation: Operation,
+    started: Instant,
+    result: &Result<T, AzureError>,
+) {
+    let outcome = match result {
+        Ok(_) => Some(CallOutcome::Ok),
+        Err(error) => outcome_of(error),
+    };
+    if let Some(outcome) = outcome {
+        observer(CallReport {
             kind: operation.kind(),
             outcome,
-            elapsed,
+            elapsed: started.elapsed(),
         });
     }
+}
+
+/// Reads the whole body, if it is not too large.
+pub(super) async fn read_body(
+    operation: Operation,
+    response: &mut Response,
+    max_size: usize,
+) -> Result<Vec<u8>, AzureError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable(operation))? {
+        if body.len() + chunk.len() > max_size {
+            let reason = format!("is larger than {max_size} bytes");
+            return Err(AzureError::Unusable { operation, reason });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// `None` when the call was not made, or did not fail on Azure's side.

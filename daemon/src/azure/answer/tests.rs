@@ -2,7 +2,7 @@ use iap_common::error::chain;
 use reqwest::header::HeaderValue;
 use serde_json::json;
 
-use super::super::auth::{Credential, TokenSource};
+use super::super::auth::{Credential, TokenSource, Wires};
 use super::super::types::{Agent, JobRequest, Package};
 use super::*;
 
@@ -33,9 +33,11 @@ fn json_answer(status: u16, body: &str) -> Answer {
 }
 
 fn token() -> std::sync::Arc<Token> {
-    match TokenSource::new(Credential::Pat(PAT.into())).unwrap() {
+    let pat = Credential::Pat(PAT.into());
+    let observer = std::sync::Arc::new(|_| ());
+    match TokenSource::new(pat, Wires::default(), observer).unwrap() {
         TokenSource::Fixed(token) => token,
-        TokenSource::File { .. } => unreachable!(),
+        _ => unreachable!(),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 /// What becomes of one request.
 #[derive(Clone)]
-pub(super) enum Reply {
+pub(in crate::azure) enum Reply {
     /// These bytes, then the end.
     Bytes(Vec<u8>),
     /// These bytes, then nothing more, for ever.
@@ -20,7 +20,7 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    pub(super) fn json(status: u16, body: &str) -> Self {
+    pub(in crate::azure) fn json(status: u16, body: &str) -> Self {
         Self::with(
             status,
             &["Content-Type: application/json; charset=utf-8"],
@@ -28,7 +28,7 @@ impl Reply {
         )
     }
 
-    pub(super) fn with(status: u16, headers: &[&str], body: &str) -> Self {
+    pub(in crate::azure) fn with(status: u16, headers: &[&str], body: &str) -> Self {
         let headers: String = headers
             .iter()
             .map(|header| format!("{header}\r\n"))
@@ -44,14 +44,14 @@ impl Reply {
     }
 }
 
-pub(super) struct Script {
-    pub(super) url: String,
+pub(in crate::azure) struct Script {
+    pub(in crate::azure) url: String,
     requests: Arc<Mutex<Vec<String>>>,
     _server: JoinSet<()>,
 }
 
 impl Script {
-    pub(super) async fn of(replies: Vec<Reply>) -> Self {
+    pub(in crate::azure) async fn of(replies: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -65,7 +65,7 @@ impl Script {
     }
 
     /// Returns the requests so far: head and body, as they came.
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub(in crate::azure) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
