@@ -34,7 +34,7 @@ mod tests;
 mod value;
 
 pub(crate) use check::nearest;
-pub use describe::describe;
+pub use describe::{credential as describe_credential, describe};
 pub use diff::diff;
 pub use problem::Problem;
 
@@ -44,6 +44,9 @@ use value::Lenient;
 
 /// Where the configuration is unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/iapd/config.yaml";
+
+/// The same on every virtual machine in Azure.
+const IDENTITY_ENDPOINT: &str = "http://169.254.169.254";
 
 /// What the meaning of a file depends on besides its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct Environment {
     pub state_dir: PathBuf,
     /// Incus's socket unless configured.
     pub incus_socket: PathBuf,
+    /// The machine's metadata service, which knows the machine's managed identity.
+    pub identity_endpoint: String,
 }
 
 impl Environment {
@@ -81,6 +86,10 @@ impl Environment {
             credentials_dir: variable("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             state_dir: "/var/lib/iapd".into(),
             incus_socket,
+            // The variable of Microsoft's own libraries.
+            identity_endpoint: variable("AZURE_POD_IDENTITY_AUTHORITY_HOST")
+                .and_then(|value| value.into_string().ok())
+                .unwrap_or_else(|| IDENTITY_ENDPOINT.to_owned()),
         }
     }
 

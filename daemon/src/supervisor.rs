@@ -15,13 +15,13 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use iap_common::error::chain;
 
 use crate::agent::key;
-use crate::azure::{Azure, AzureError, Credential};
+use crate::azure::{Application, Azure, AzureError, Credential, Proof};
 use crate::calls::CallObserver;
 use crate::incus::{Instance, Lifecycle, StreamEvent};
 use crate::pool::azure_link::{AzureLink, AzurePoller};
 use crate::pool::names;
 use crate::pool::reconciler::{Order, Shared, Waker};
-use crate::pool::spec::{AzureSpec, CredentialSpec, DaemonSpec, PoolSpec, RetrySpec};
+use crate::pool::spec::{AzureSpec, CredentialSpec, DaemonSpec, PoolSpec, ProofSpec, RetrySpec};
 use crate::pool::status::PoolKey;
 use crate::pool::{self, PoolHandle};
 
@@ -272,13 +272,9 @@ impl Supervisor {
     }
 
     fn client(&self, azure: &AzureSpec) -> Result<Azure, AzureError> {
-        let credential = match &azure.credential {
-            CredentialSpec::Pat(pat) => Credential::Pat(pat.expose().to_owned()),
-            CredentialSpec::PatFile(path) => Credential::PatFile(path.clone()),
-        };
         Azure::new(
             &azure.url,
-            credential,
+            credential(&azure.credential),
             azure.ca_file.as_deref(),
             Arc::clone(&self.azure_calls),
         )
@@ -479,4 +475,29 @@ pub enum SupervisorError {
     /// A task ended that never should.
     #[error("{0} ended unexpectedly")]
     Ended(String),
+}
+
+/// Returns what the client is given for a credential of the configuration.
+fn credential(spec: &CredentialSpec) -> Credential {
+    match spec {
+        CredentialSpec::Pat(pat) => Credential::Pat(pat.expose().to_owned()),
+        CredentialSpec::PatFile(path) => Credential::PatFile(path.clone()),
+        CredentialSpec::Application(spec) => Credential::Application(Application {
+            authority: spec.authority_host.clone(),
+            tenant_id: spec.tenant_id.clone(),
+            client_id: spec.client_id.clone(),
+            proof: match &spec.proof {
+                ProofSpec::ClientSecret(file) => Proof::Secret(file.clone()),
+                ProofSpec::Certificate(file) => Proof::Certificate(file.clone()),
+                ProofSpec::FederatedToken(file) => Proof::FederatedToken(file.clone()),
+            },
+        }),
+        CredentialSpec::ManagedIdentity {
+            client_id,
+            endpoint,
+        } => Credential::ManagedIdentity {
+            client_id: client_id.clone(),
+            endpoint: endpoint.clone(),
+        },
+    }
 }

@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use crate::pool::names::{agent_name_stem, new_agent_name};
-use crate::pool::spec::{CredentialSpec, DaemonSpec, InstanceKind, InstanceSpec, PoolSpec};
+use crate::pool::spec::{
+    CredentialSpec, DaemonSpec, InstanceKind, InstanceSpec, PoolSpec, ProofSpec,
+};
 
 use super::duration::format as duration;
 
@@ -53,10 +55,7 @@ fn pool_lines(pool: &PoolSpec) -> [(&'static str, String); 7] {
     // Any id will do; the same one each time keeps the output stable.
     let example = new_agent_name(&stem, &mut fastrand::Rng::with_seed(1));
     let azure = &pool.azure;
-    let credential = match &azure.credential {
-        CredentialSpec::Pat(_) => "token in the configuration".to_owned(),
-        CredentialSpec::PatFile(file) => format!("token in {}", file.display()),
-    };
+    let credential = credential(&azure.credential);
     let instance = &pool.instance;
     let kind = match instance.kind {
         InstanceKind::Container => "containers",
@@ -96,6 +95,27 @@ fn pool_lines(pool: &PoolSpec) -> [(&'static str, String); 7] {
             format!("{startup} to come online, {offline} offline"),
         ),
     ]
+}
+
+/// Says what a credential is and where, in a few words.
+pub fn credential(spec: &CredentialSpec) -> String {
+    match spec {
+        CredentialSpec::Pat(_) => "token in the configuration".to_owned(),
+        CredentialSpec::PatFile(file) => format!("token in {}", file.display()),
+        CredentialSpec::Application(application) => {
+            let file = application.proof.file().display();
+            let (what, proof) = match &application.proof {
+                ProofSpec::ClientSecret(_) => ("service principal", "secret"),
+                ProofSpec::Certificate(_) => ("service principal", "certificate"),
+                ProofSpec::FederatedToken(_) => ("workload identity", "token"),
+            };
+            format!("{what} {}, {proof} in {file}", application.client_id)
+        }
+        CredentialSpec::ManagedIdentity { client_id, .. } => match client_id {
+            Some(id) => format!("managed identity {id}"),
+            None => "the machine's managed identity".to_owned(),
+        },
+    }
 }
 
 fn limits(instance: &InstanceSpec) -> String {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use serde_yaml::Value;
 
-use crate::pool::spec::{CredentialSpec, DaemonSpec, InstanceKind, PoolSpec};
+use crate::pool::spec::{CredentialSpec, DaemonSpec, InstanceKind, PoolSpec, ProofSpec};
 
 use super::duration::format;
 use super::file::{
-    Azure, Daemon, DurationText, File, History, Incus, Instance, Listener, Pool, Socket,
+    Azure, Daemon, DurationText, File, History, Incus, Instance, Listener, ManagedIdentity, Pool,
+    ServicePrincipal, Socket, WorkloadIdentity,
 };
 use super::secrets::names_a_secret;
 
@@ -62,10 +63,6 @@ fn drop_absent(value: &mut Value) {
 
 fn pool(spec: &PoolSpec) -> Pool {
     let instance = &spec.instance;
-    let (pat, pat_file) = match &spec.azure.credential {
-        CredentialSpec::Pat(secret) => (Some(secret.to_string()), None),
-        CredentialSpec::PatFile(file) => (None, Some(path(file))),
-    };
     let masked = |name: &str, value: &str| {
         (
             name.to_owned(),
@@ -85,11 +82,10 @@ fn pool(spec: &PoolSpec) -> Pool {
         ),
         azure: Some(Azure {
             url: Some(spec.azure.url.clone()),
-            pat,
-            pat_file,
             pool: Some(spec.azure.pool.clone()),
             poll_interval: Some(duration(spec.azure.poll_interval)),
             ca_file: spec.azure.ca_file.as_deref().map(path),
+            ..credential(&spec.azure.credential)
         }),
         incus: Some(Instance {
             image: Some(instance.image.clone()),
@@ -105,6 +101,42 @@ fn pool(spec: &PoolSpec) -> Pool {
             startup_grace_period: Some(duration(spec.startup_grace)),
         }),
     }
+}
+
+/// Returns the keys that say what a credential is.
+fn credential(spec: &CredentialSpec) -> Azure {
+    let mut azure = Azure::default();
+    match spec {
+        CredentialSpec::Pat(secret) => azure.pat = Some(secret.to_string()),
+        CredentialSpec::PatFile(file) => azure.pat_file = Some(path(file)),
+        CredentialSpec::ManagedIdentity { client_id, .. } => {
+            azure.managed_identity = Some(ManagedIdentity {
+                client_id: client_id.clone(),
+            });
+        }
+        CredentialSpec::Application(application) => {
+            let file = Some(path(application.proof.file()));
+            let tenant_id = Some(application.tenant_id.clone());
+            let client_id = Some(application.client_id.clone());
+            azure.authority_host = Some(application.authority_host.clone());
+            if let ProofSpec::FederatedToken(_) = application.proof {
+                azure.workload_identity = Some(WorkloadIdentity {
+                    tenant_id,
+                    client_id,
+                    token_file: file,
+                });
+            } else {
+                let is_secret = matches!(application.proof, ProofSpec::ClientSecret(_));
+                azure.service_principal = Some(ServicePrincipal {
+                    tenant_id,
+                    client_id,
+                    client_secret_file: file.clone().filter(|_| is_secret),
+                    certificate_file: file.filter(|_| !is_secret),
+                });
+            }
+        }
+    }
+    azure
 }
 
 fn duration(value: Duration) -> DurationText {

@@ -71,18 +71,34 @@ pub(super) struct Pool {
 /// An Azure DevOps organisation, its agent pool, and the credential for it.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{"required": ["pat"]}, {"required": ["patFile"]}]))]
+#[schemars(extend("oneOf" = [
+    {"required": ["pat"]},
+    {"required": ["patFile"]},
+    {"required": ["servicePrincipal"]},
+    {"required": ["managedIdentity"]},
+    {"required": ["workloadIdentity"]},
+]))]
 pub(super) struct Azure {
     /// URL of the organisation or collection, such as `https://dev.azure.com/myorganization` or
     /// `http://my-azure-devops-server:8080/tfs`.
     #[schemars(required)]
     pub(super) url: Option<String>,
-    /// Personal access token with the scope "Agent Pools (read, manage)". Either this or `patFile`.
+    /// Personal access token with the scope "Agent Pools (read, manage)". Exactly one of `pat`,
+    /// `patFile`, `servicePrincipal`, `managedIdentity` and `workloadIdentity` must be given.
     #[schemars(extend("writeOnly" = true))]
     pub(super) pat: Option<String>,
     /// File that holds the token; read again when it changes. A relative path is taken from
     /// `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`), else from this file's directory.
     pub(super) pat_file: Option<String>,
+    /// An application in Entra ID that proves itself with a secret or a certificate.
+    pub(super) service_principal: Option<ServicePrincipal>,
+    /// The identity that Azure gives to the virtual machine that the daemon runs on.
+    pub(super) managed_identity: Option<ManagedIdentity>,
+    /// An application in Entra ID that trusts the tokens of another identity provider.
+    pub(super) workload_identity: Option<WorkloadIdentity>,
+    /// Where Entra ID is, for `servicePrincipal` and `workloadIdentity`.
+    /// `https://login.microsoftonline.com` unless given.
+    pub(super) authority_host: Option<String>,
     /// The agent pool's name in Azure. The pool's name here unless given.
     pub(super) pool: Option<String>,
     /// How often the agents are listed when nothing happens.
@@ -91,6 +107,51 @@ pub(super) struct Azure {
     /// File of CA certificates (PEM) to trust besides the system's. A relative path is taken from
     /// this file's directory.
     pub(super) ca_file: Option<String>,
+}
+
+/// An application in Entra ID that proves itself with a secret or a certificate.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+// Both ids and exactly one of the files. `oneOf` would say so, too, but not of what may be null.
+#[schemars(extend("minProperties" = 3, "maxProperties" = 3))]
+pub(super) struct ServicePrincipal {
+    /// Id or domain of the directory.
+    #[schemars(required)]
+    pub(super) tenant_id: Option<String>,
+    /// Id of the application.
+    #[schemars(required)]
+    pub(super) client_id: Option<String>,
+    /// File that holds a client secret; read for each token. A relative path is taken like that of
+    /// `patFile`. Either this or `certificateFile`.
+    pub(super) client_secret_file: Option<String>,
+    /// File that holds a certificate and its RSA private key (PEM, without a passphrase); read for
+    /// each token. A relative path is taken like that of `patFile`.
+    pub(super) certificate_file: Option<String>,
+}
+
+/// The identity that Azure gives to the virtual machine that the daemon runs on.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ManagedIdentity {
+    /// Client id of a user-assigned identity. The machine's own identity, or its only one, unless
+    /// given.
+    pub(super) client_id: Option<String>,
+}
+
+/// An application in Entra ID that trusts the tokens of another identity provider.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct WorkloadIdentity {
+    /// Id or domain of the directory.
+    #[schemars(required)]
+    pub(super) tenant_id: Option<String>,
+    /// Id of the application.
+    #[schemars(required)]
+    pub(super) client_id: Option<String>,
+    /// File that holds the other provider's token; read for each token, since that provider
+    /// renews it. A relative path is taken like that of `patFile`.
+    #[schemars(required)]
+    pub(super) token_file: Option<String>,
 }
 
 /// What the instances of a pool are made of.

@@ -18,7 +18,9 @@ use super::duration;
 use super::file::{self, DurationText, File};
 use super::problem::Report;
 
+mod credential;
 mod pool;
+mod url;
 
 const METRICS_PORT: u16 = 9922;
 const METRICS_ADDRESS: &str = "127.0.0.1";

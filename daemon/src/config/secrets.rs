@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::pool::spec::{CredentialSpec, DaemonSpec};
+use crate::pool::spec::{CredentialSpec, DaemonSpec, ProofSpec};
 
 use super::problem::Report;
 
@@ -27,16 +27,26 @@ pub(super) fn check_files(path: &Path, spec: &DaemonSpec, report: &mut Report<'_
             CredentialSpec::Pat(_) => {
                 warn_if_open(path, &format!("{key}.pat"), report);
             }
-            CredentialSpec::PatFile(file) => {
-                let key = format!("{key}.patFile");
-                warn_if_absent(file, &key, report);
-                warn_if_open(file, &key, report);
+            CredentialSpec::PatFile(file) => check_file(file, &format!("{key}.patFile"), report),
+            CredentialSpec::Application(application) => {
+                let name = match application.proof {
+                    ProofSpec::ClientSecret(_) => "servicePrincipal.clientSecretFile",
+                    ProofSpec::Certificate(_) => "servicePrincipal.certificateFile",
+                    ProofSpec::FederatedToken(_) => "workloadIdentity.tokenFile",
+                };
+                check_file(application.proof.file(), &format!("{key}.{name}"), report);
             }
+            CredentialSpec::ManagedIdentity { .. } => {}
         }
         if let Some(file) = &pool.azure.ca_file {
             warn_if_absent(file, &format!("{key}.caFile"), report);
         }
     }
+}
+
+fn check_file(file: &Path, key: &str, report: &mut Report<'_>) {
+    warn_if_absent(file, key, report);
+    warn_if_open(file, key, report);
 }
 
 fn warn_if_absent(file: &Path, key: &str, report: &mut Report<'_>) {

@@ -18,6 +18,7 @@ pub(super) fn env() -> Environment {
         credentials_dir: None,
         state_dir: "/var/lib/iapd".into(),
         incus_socket: "/var/lib/incus/unix.socket".into(),
+        identity_endpoint: "http://169.254.169.254".into(),
     }
 }
 

@@ -125,6 +125,48 @@ pub enum CredentialSpec {
     Pat(Secret),
     /// A file that holds one; read again when it changes.
     PatFile(PathBuf),
+    /// An application in Entra ID.
+    Application(ApplicationSpec),
+    /// The identity that Azure gives to the machine.
+    ManagedIdentity {
+        /// Which one, if the machine has several.
+        client_id: Option<String>,
+        /// Where the machine's metadata service is.
+        endpoint: String,
+    },
+}
+
+/// An application in Entra ID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplicationSpec {
+    /// Where Entra ID is, without a trailing slash.
+    pub authority_host: String,
+    /// Its directory.
+    pub tenant_id: String,
+    /// Its id.
+    pub client_id: String,
+    /// What it proves itself with.
+    pub proof: ProofSpec,
+}
+
+/// What an application proves itself with. The files are read for each token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProofSpec {
+    /// A service principal's secret.
+    ClientSecret(PathBuf),
+    /// A service principal's certificate and its private key, PEM.
+    Certificate(PathBuf),
+    /// A token of an identity provider that the application trusts.
+    FederatedToken(PathBuf),
+}
+
+impl ProofSpec {
+    /// Returns the file that it is in.
+    pub fn file(&self) -> &PathBuf {
+        match self {
+            Self::ClientSecret(file) | Self::Certificate(file) | Self::FederatedToken(file) => file,
+        }
+    }
 }
 
 /// Containers or virtual machines.

@@ -1,18 +1,17 @@
 //! What one pool of the file means.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
 use std::time::Duration;
-
-use url::{Host, Url};
 
 use crate::config::Environment;
 use crate::config::file::{Azure, Instance, Pool};
 use crate::config::problem::Report;
 use crate::config::secrets::names_a_secret;
 use crate::pool::names::{MAX_POOL_NAME, agent_name_stem};
-use crate::pool::spec::{AzureSpec, CredentialSpec, InstanceKind, InstanceSpec, PoolSpec, Secret};
+use crate::pool::spec::{AzureSpec, InstanceKind, InstanceSpec, PoolSpec};
 
+use super::credential::{credential, no_credential};
+use super::url::organisation;
 use super::{duration, required, text};
 
 const OFFLINE_GRACE: Duration = Duration::from_secs(5 * 60);
@@ -108,14 +107,14 @@ fn check_env(variables: &BTreeMap<String, String>, key: &str, report: &mut Repor
 }
 
 fn azure(
-    azure: Option<Azure>,
+    mut azure: Option<Azure>,
     pool_name: &str,
     key: &str,
     env: &Environment,
     report: &mut Report<'_>,
 ) -> AzureSpec {
     // When the section is missing or was dropped as a whole, that has been reported.
-    let credential = match &azure {
+    let credential = match &mut azure {
         Some(azure) => credential(azure, key, env, report),
         None => no_credential(),
     };
@@ -123,7 +122,7 @@ fn azure(
     let poll_key = format!("{key}.pollInterval");
     let ca_file = text(&format!("{key}.caFile"), azure.ca_file, report);
     AzureSpec {
-        url: url(azure.url, &format!("{key}.url"), report),
+        url: organisation(azure.url, &format!("{key}.url"), report),
         pool: text(&format!("{key}.pool"), azure.pool, report)
             .unwrap_or_else(|| pool_name.to_owned()),
         credential,
@@ -136,87 +135,6 @@ fn azure(
         ),
         ca_file: ca_file.map(|path| env.config_dir.join(path)),
     }
-}
-
-fn credential(
-    azure: &Azure,
-    key: &str,
-    env: &Environment,
-    report: &mut Report<'_>,
-) -> CredentialSpec {
-    let pat_key = format!("{key}.pat");
-    let file_key = format!("{key}.patFile");
-    match (&azure.pat, &azure.pat_file) {
-        (Some(_), Some(_)) => report.error(&file_key, "cannot be given together with `pat`"),
-        (Some(pat), None) if pat.trim().is_empty() => report.error(&pat_key, "must not be empty"),
-        (None, Some(path)) if path.trim().is_empty() => {
-            report.error(&file_key, "must not be empty");
-        }
-        (Some(pat), None) => return CredentialSpec::Pat(Secret::new(pat.trim())),
-        (None, Some(path)) => {
-            let dir = env.credentials_dir.as_ref().unwrap_or(&env.config_dir);
-            return CredentialSpec::PatFile(dir.join(path));
-        }
-        (None, None) if report.has_error(&pat_key) || report.has_error(&file_key) => {}
-        (None, None) => {
-            report.error_in_key(
-                &pat_key,
-                "is missing: either `pat` or `patFile` must be given",
-            );
-        }
-    }
-    no_credential()
-}
-
-/// Stands in when there is an error.
-fn no_credential() -> CredentialSpec {
-    CredentialSpec::PatFile(PathBuf::new())
-}
-
-fn url(value: Option<String>, key: &str, report: &mut Report<'_>) -> String {
-    let value = required(key, value, report);
-    if value.is_empty() {
-        return value;
-    }
-    match check_url(&value) {
-        Err(message) => report.error(key, message),
-        Ok(warnings) => warnings
-            .into_iter()
-            .for_each(|warning| report.warning(key, warning)),
-    }
-    value.trim().trim_end_matches('/').to_owned()
-}
-
-/// Messages never show the URL: what is wrong with it may be that it holds a token.
-fn check_url(text: &str) -> Result<Vec<&'static str>, &'static str> {
-    const EXAMPLE: &str =
-        "must be an http or https URL such as `https://dev.azure.com/myorganization`";
-    let url = Url::parse(text.trim()).map_err(|_| EXAMPLE)?;
-    let ("http" | "https", Some(host)) = (url.scheme(), url.host()) else {
-        return Err(EXAMPLE);
-    };
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold a user name or a token; those go to `pat` or `patFile`");
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("must not have a `?` or `#` part");
-    }
-    if host == Host::Domain("dev.azure.com") && url.path().trim_matches('/').is_empty() {
-        return Err("names no organisation: `https://dev.azure.com/myorganization`");
-    }
-    let mut warnings = Vec::new();
-    if text.contains('<') {
-        warnings.push("still has a placeholder in it");
-    }
-    let loopback = match host {
-        Host::Domain(name) => name == "localhost",
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-    };
-    if url.scheme() == "http" && !loopback {
-        warnings.push("is plain http: the token crosses the network readable");
-    }
-    Ok(warnings)
 }
 
 fn instance(instance: Instance, key: &str, report: &mut Report<'_>) -> (InstanceSpec, Duration) {

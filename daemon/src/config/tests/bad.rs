@@ -95,7 +95,7 @@ pools:
     config.yaml:40:3: pools[3].incus: is missing
     config.yaml:40:9: pools[3].name: must be letters, digits, `-`, `_` or `.`, beginning with a letter and ending with a letter or digit (if the pool has another name in Azure, that goes to `azure.pool`)
     config.yaml:41:15: pools[3].agentCount: must be a whole number, 1 to 1000, not `1001`
-    config.yaml:42:3: pools[3].azure.pat: is missing: either `pat` or `patFile` must be given
+    config.yaml:42:3: pools[3].azure: has no credential: give one of `patFile`, `pat`, `servicePrincipal`, `managedIdentity` (`{}` is enough) and `workloadIdentity`
     config.yaml:42:16: pools[3].azure.url: names no organisation: `https://dev.azure.com/myorganization`
     ");
 }
@@ -168,6 +168,10 @@ fn pools_whose_agents_would_have_like_names_are_refused() {
     insta::assert_snapshot!(one(&two("name: a/one", "name: a/two")), @"pools[1].name: `a` is the name of pools[0] already");
 }
 
+fn credential(keys: &str) -> String {
+    pool_with("", "").replace("pat: s3cret", keys)
+}
+
 #[test]
 fn each_wrong_value_is_explained() {
     let table: Vec<String> = [
@@ -201,6 +205,18 @@ fn each_wrong_value_is_explained() {
         pool_with("", "").replace(", pat: s3cret", ""),
         pool_with("", "").replace("pat: s3cret", "pat: s3cret, patFile: x"),
         pool_with("", "").replace("pat: s3cret", "pat: s3cret, pollInterval: 100ms"),
+        credential("servicePrincipal: s3cret"),
+        credential("servicePrincipal: {tenantId: t, clientId: c}"),
+        credential("servicePrincipal: {tenantId: t, clientSecretFile: f}"),
+        credential("servicePrincipal: {tenantId: t, clientId: a/b, certificateFile: f}"),
+        credential("servicePrincipal: {tenantId: '', clientId: c, certificateFile: f}"),
+        credential("servicePrincipal: {tenantId: t, clientId: c, clientSecret: s3cret, certificateFile: f}"),
+        credential("servicePrincipal: {tenantId: t, clientId: c, clientSecretFile: f, certificateFile: f}"),
+        credential("servicePrincipal: {tenantId: t, clientId: c, clientSecretFile: ''}"),
+        credential("workloadIdentity: {tenantId: t, clientId: c}"),
+        credential("managedIdentity: {clientId: a b}"),
+        credential("patFile: f, managedIdentity: {}"),
+        credential("workloadIdentity: {tenantId: t, clientId: c, tokenFile: f}, authorityHost: login"),
         pool_with("", "").replace("https://dev.azure.com/org", "dev.azure.com/org"),
         pool_with("", "").replace("dev.azure.com/org", "s3cret@dev.azure.com/org"),
         pool_with("", "").replace("dev.azure.com/org", "dev.azure.com/org?x=y"),
@@ -245,9 +261,21 @@ fn each_wrong_value_is_explained() {
     pools[0].name: must not be longer than 48 characters
     pools[0].azure.pat: must not be empty
     pools[0].azure.pat: must be a text, not a list
-    pools[0].azure.pat: is missing: either `pat` or `patFile` must be given
+    pools[0].azure: has no credential: give one of `patFile`, `pat`, `servicePrincipal`, `managedIdentity` (`{}` is enough) and `workloadIdentity`
     pools[0].azure.patFile: cannot be given together with `pat`
     pools[0].azure.pollInterval: must be at least 1s
+    pools[0].azure.servicePrincipal: must be a mapping of keys to values, not a single value
+    pools[0].azure.servicePrincipal.clientSecretFile: is missing: either `clientSecretFile` or `certificateFile` must be given
+    pools[0].azure.servicePrincipal.clientId: is missing
+    pools[0].azure.servicePrincipal.clientId: must be an id such as `12345678-90ab-cdef-1234-567890abcdef`
+    pools[0].azure.servicePrincipal.tenantId: must not be empty
+    pools[0].azure.servicePrincipal.clientSecret: unknown key; did you mean `clientSecretFile`?
+    pools[0].azure.servicePrincipal.certificateFile: cannot be given together with `clientSecretFile`
+    pools[0].azure.servicePrincipal.clientSecretFile: must not be empty
+    pools[0].azure.workloadIdentity.tokenFile: is missing
+    pools[0].azure.managedIdentity.clientId: must be an id such as `12345678-90ab-cdef-1234-567890abcdef`
+    pools[0].azure.managedIdentity: cannot be given together with `patFile`
+    pools[0].azure.authorityHost: must be a URL such as `https://login.microsoftonline.com`
     pools[0].azure.url: must be an http or https URL such as `https://dev.azure.com/myorganization`
     pools[0].azure.url: must not hold a user name or a token; those go to `pat` or `patFile`
     pools[0].azure.url: must not have a `?` or `#` part
@@ -259,6 +287,26 @@ fn each_wrong_value_is_explained() {
     socket.path: is longer than the 107 bytes a socket's path may have
     owner: must not be blank or hold control characters
     incus.socket: must be an absolute path
+    ");
+}
+
+#[test]
+fn all_that_is_wrong_with_credentials_is_said_at_once() {
+    let keys = "servicePrincipal: {tenantId: t/u, clientSecretFile: f, certificateFile: g}, \
+                workloadIdentity: {clientId: c}, authorityHost: 'https://a:s3cret@b'";
+    insta::assert_snapshot!(bad(&credential(keys)), @"
+    config.yaml:5:43: pools[0].azure.servicePrincipal.clientId: is missing
+    config.yaml:5:72: pools[0].azure.servicePrincipal.tenantId: must be an id such as `12345678-90ab-cdef-1234-567890abcdef`
+    config.yaml:5:115: pools[0].azure.servicePrincipal.certificateFile: cannot be given together with `clientSecretFile`
+    config.yaml:5:119: pools[0].azure.workloadIdentity.tenantId: is missing
+    config.yaml:5:119: pools[0].azure.workloadIdentity.tokenFile: is missing
+    config.yaml:5:119: pools[0].azure.workloadIdentity: cannot be given together with `servicePrincipal`
+    config.yaml:5:167: pools[0].azure.authorityHost: must not hold a user name or a secret
+    ");
+    let keys = "pat: s3cret, authorityHost: http://login.example.com";
+    insta::assert_snapshot!(lines(&good(&credential(keys)).warnings), @"
+    config.yaml:5:71: pools[0].azure.authorityHost: is of use with `servicePrincipal` and `workloadIdentity` only
+    config.yaml:5:71: pools[0].azure.authorityHost: is plain http: the secret crosses the network readable
     ");
 }
 

@@ -57,6 +57,34 @@ fn secrets_that_others_can_read_are_called_out() {
     assert_eq!(warnings(dir, &path), "");
 }
 
+#[test]
+fn the_files_of_a_principal_are_looked_at_like_a_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for credential in [
+        "servicePrincipal: {tenantId: t, clientId: c, clientSecretFile: proof}",
+        "servicePrincipal: {tenantId: t, clientId: c, certificateFile: proof}",
+        "workloadIdentity: {tenantId: t, clientId: c, tokenFile: proof}",
+    ] {
+        let text = pool_with("", "").replace("pat: s3cret", credential);
+        let path = write(dir, "config.yaml", &text, 0o644);
+        let said = warnings(dir, &path);
+        assert!(said.contains("File: cannot look at DIR/proof"), "{said}");
+        write(dir, "proof", "s3cret", 0o644);
+        let said = warnings(dir, &path);
+        assert!(
+            said.contains("File: every user can read DIR/proof"),
+            "{said}"
+        );
+        write(dir, "proof", "s3cret", 0o600);
+        assert_eq!(warnings(dir, &path), "");
+        fs::remove_file(dir.join("proof")).unwrap();
+    }
+    let text = pool_with("", "").replace("pat: s3cret", "managedIdentity: {}");
+    let path = write(dir, "config.yaml", &text, 0o644);
+    assert_eq!(warnings(dir, &path), "");
+}
+
 fn packaging(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../packaging")
@@ -107,8 +135,14 @@ fn the_shipped_example_shows_every_key() {
     compare(file::schema().as_value(), &value, "", &mut missing);
     assert_eq!(
         missing,
-        ["pools[0].azure.pat"],
-        "`patFile` is shown, so `pat` cannot be"
+        [
+            "pools[0].azure.authorityHost",
+            "pools[0].azure.managedIdentity",
+            "pools[0].azure.pat",
+            "pools[0].azure.servicePrincipal",
+            "pools[0].azure.workloadIdentity",
+        ],
+        "`patFile` is shown, so no other credential can be"
     );
 }
 

@@ -135,6 +135,62 @@ fn the_effective_configuration_means_the_same() {
 }
 
 #[test]
+fn principals_are_described_and_written_again_as_they_were_given() {
+    let mut said = Vec::new();
+    for keys in [
+        "servicePrincipal: {tenantId: t, clientId: c, clientSecretFile: secret}",
+        "servicePrincipal: {tenantId: t, clientId: c, certificateFile: /etc/c.pem}",
+        "managedIdentity: {}",
+        "managedIdentity: {clientId: c}",
+        "workloadIdentity: {tenantId: t, clientId: c, tokenFile: /run/t}, \
+         authorityHost: https://login.example.com/",
+    ] {
+        let loaded = good(&pool_with("", "").replace("pat: s3cret", keys));
+        assert_eq!(lines(&loaded.warnings), "", "{keys}");
+        assert_eq!(good(&loaded.effective_yaml).spec, loaded.spec, "{keys}");
+        let keys = loaded.effective_yaml.split_once("org\n").unwrap().1;
+        let keys = keys.split_once("  incus:").unwrap().0;
+        let known = ["    pool: linux\n", "    pollInterval: 10s\n"];
+        said.push(
+            known
+                .iter()
+                .fold(keys.to_owned(), |keys, key| keys.replace(key, "")),
+        );
+        said.push(describe_credential(&loaded.spec.pools[0].azure.credential));
+    }
+    insta::assert_snapshot!(said.join("\n"), @"
+        servicePrincipal:
+          tenantId: t
+          clientId: c
+          clientSecretFile: /etc/iapd/secret
+        authorityHost: https://login.microsoftonline.com
+
+    service principal c, secret in /etc/iapd/secret
+        servicePrincipal:
+          tenantId: t
+          clientId: c
+          certificateFile: /etc/c.pem
+        authorityHost: https://login.microsoftonline.com
+
+    service principal c, certificate in /etc/c.pem
+        managedIdentity: {}
+
+    the machine's managed identity
+        managedIdentity:
+          clientId: c
+
+    managed identity c
+        workloadIdentity:
+          tenantId: t
+          clientId: c
+          tokenFile: /run/t
+        authorityHost: https://login.example.com
+
+    workload identity c, token in /run/t
+    ");
+}
+
+#[test]
 fn defaults_in_the_schema_are_those_of_the_program() {
     let effective = effective(&good(&pool_with("", "")));
     let value: serde_json::Value = serde_yaml::from_str(&effective).unwrap();
