@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -44,6 +45,11 @@ struct CallLabel {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AzureLabel {
+    url: String,
+}
+
 /// All counts of the daemon.
 pub struct Metrics {
     registry: Registry,
@@ -61,6 +67,9 @@ pub struct Metrics {
     azure_usable: Family<PoolLabel, Gauge>,
     waiting_jobs: Family<PoolLabel, Gauge>,
     history_dropped: Counter,
+    credential_expiry: Family<AzureLabel, Gauge>,
+    token_expiry: Family<AzureLabel, Gauge>,
+    credential_rejected: Family<AzureLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -82,6 +91,9 @@ impl Default for Metrics {
             azure_usable: Family::default(),
             waiting_jobs: Family::default(),
             history_dropped: Counter::default(),
+            credential_expiry: Family::default(),
+            token_expiry: Family::default(),
+            credential_rejected: Family::default(),
         };
         metrics.register();
         metrics
@@ -160,6 +172,21 @@ impl Metrics {
             "Records of history that were dropped because the disk was behind",
             self.history_dropped.clone(),
         );
+        r.register(
+            "credential_expiry_timestamp_seconds",
+            "When the credential of an Azure organisation ends, where that is known",
+            self.credential_expiry.clone(),
+        );
+        r.register(
+            "token_expiry_timestamp_seconds",
+            "When the access token in hand ends; it is renewed before",
+            self.token_expiry.clone(),
+        );
+        r.register(
+            "credential_rejected_timestamp_seconds",
+            "When the credential of an Azure organisation was rejected last",
+            self.credential_rejected.clone(),
+        );
     }
 
     /// Returns the count of dropped history, for who drops it.
@@ -234,6 +261,9 @@ impl Metrics {
         self.launches_braked.clear();
         self.azure_usable.clear();
         self.waiting_jobs.clear();
+        self.credential_expiry.clear();
+        self.token_expiry.clear();
+        self.credential_rejected.clear();
         for pool in pools {
             let name = &pool.spec.name;
             for agent in &pool.agents {
@@ -261,10 +291,31 @@ impl Metrics {
                     .get_or_create(&label(name))
                     .set(i64::from(waiting));
             }
+            self.tell_clock(pool);
         }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+
+    /// Of several credentials for one organisation the one that ends first is told, and of
+    /// rejections the last.
+    fn tell_clock(&self, pool: &PoolStatus) {
+        let (url, clock) = (&pool.spec.azure.url, &pool.azure.clock);
+        let tell = |family: &Family<AzureLabel, Gauge>, at: Option<Timestamp>, first: bool| {
+            let Some(at) = at.map(Timestamp::as_second) else {
+                return;
+            };
+            let gauge = family.get_or_create(&AzureLabel { url: url.clone() });
+            let told = gauge.get();
+            let is_news = told == 0 || if first { at < told } else { at > told };
+            if is_news {
+                gauge.set(at);
+            }
+        };
+        tell(&self.credential_expiry, clock.expires_at, true);
+        tell(&self.token_expiry, clock.token_expires_at, true);
+        tell(&self.credential_rejected, clock.rejected_at, false);
     }
 }
 

@@ -53,6 +53,11 @@ struct Azure {
     credential: String,
     breaker: Option<Breaker>,
     snapshot_age_seconds: Option<f64>,
+    credential_kind: Option<String>,
+    credential_source: Option<String>,
+    expires_at: Option<Time>,
+    token_expires_at: Option<Time>,
+    last_rejected_at: Option<Time>,
 }
 
 impl From<v1::GetStatusResponse> for Status {
@@ -113,12 +118,22 @@ impl From<v1::AzureStatus> for Azure {
     fn from(azure: v1::AzureStatus) -> Self {
         Self {
             credential: word(azure.credential().as_str_name(), "CREDENTIAL_STATE_"),
+            credential_kind: credential_kind(azure.credential_kind()),
+            credential_source: filled(azure.credential_source),
+            expires_at: Time::of(azure.expires_at),
+            token_expires_at: Time::of(azure.token_expires_at),
+            last_rejected_at: Time::of(azure.last_rejected_at),
             url: azure.url,
             pools: azure.pools,
             breaker: azure.breaker.map(Breaker::from),
             snapshot_age_seconds: seconds(azure.snapshot_age),
         }
     }
+}
+
+/// Returns the word for a credential's kind, if the daemon says it.
+pub(crate) fn credential_kind(kind: v1::CredentialKind) -> Option<String> {
+    (kind != v1::CredentialKind::Unspecified).then(|| word(kind.as_str_name(), "CREDENTIAL_KIND_"))
 }
 
 impl Problem {
@@ -182,10 +197,24 @@ impl Azure {
                 )
             });
         format!(
-            "{verdict}  {} ({}){seen}{trouble}",
+            "{verdict}  {} ({}){seen}{}{trouble}",
             self.url,
-            self.pools.join(", ")
+            self.pools.join(", "),
+            self.clock(now)
         )
+    }
+
+    /// Says how long the credential lasts, as far as that is known and of interest.
+    fn clock(&self, now: Timestamp) -> String {
+        let end = match self.expires_at {
+            Some(end) if end.0 <= now => format!(", certificate EXPIRED {} ago", age(end.age(now))),
+            Some(end) => format!(", certificate expires in {}", age(end.ahead(now))),
+            None => String::new(),
+        };
+        let rejected = self.last_rejected_at.map_or_else(String::new, |at| {
+            format!(", last rejected {} ago", age(at.age(now)))
+        });
+        end + &rejected
     }
 }
 

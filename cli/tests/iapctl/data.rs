@@ -205,6 +205,9 @@ pub(crate) fn status() -> GetStatusResponse {
                 seconds: 4,
                 nanos: 0,
             }),
+            credential_kind: CredentialKind::Pat.into(),
+            credential_source: "token in /etc/iapd/azure-pat".to_owned(),
+            ..AzureStatus::default()
         }],
         pools: pools().into_iter().take(1).collect(),
         warnings: vec![],

@@ -84,6 +84,28 @@ fn what_is_red_is_said_and_makes_the_exit_code_1() {
 }
 
 #[test]
+fn a_credential_says_how_long_it_lasts_and_when_it_was_rejected() {
+    let mut status = status();
+    status.azure[0].expires_at = ago(-13 * 86_400 + 60);
+    status.azure[0].last_rejected_at = ago(200);
+    status.azure.push(AzureStatus {
+        expires_at: ago(90_000),
+        credential: CredentialState::Rejected.into(),
+        ..status.azure[0].clone()
+    });
+    let fake = Fake::start(Answers {
+        status,
+        ..answers()
+    });
+    let text = iapctl(&fake, "status");
+    let azure: Vec<&str> = text.lines().filter(|l| l.starts_with("azure")).collect();
+    assert_snapshot!(azure.join("\n"), @"
+    azure    ok  https://dev.azure.com/acme (linux, linux-vm), seen 4s ago, certificate expires in 12d, last rejected 3m ago
+    azure    CREDENTIAL REJECTED  https://dev.azure.com/acme (linux, linux-vm), seen 4s ago, certificate EXPIRED 1d ago, last rejected 3m ago
+    ");
+}
+
+#[test]
 fn the_status_in_json_says_whether_it_is_healthy() {
     let mut status = status();
     status.pools.clear();
@@ -119,7 +141,12 @@ fn the_status_in_json_says_whether_it_is_healthy() {
           ],
           "credential": "accepted",
           "breaker": null,
-          "snapshot_age_seconds": 4.0
+          "snapshot_age_seconds": 4.0,
+          "credential_kind": "pat",
+          "credential_source": "token in /etc/iapd/azure-pat",
+          "expires_at": null,
+          "token_expires_at": null,
+          "last_rejected_at": null
         }
       ],
       "pools": [],

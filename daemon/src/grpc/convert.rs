@@ -10,6 +10,7 @@ use crate::agent::AgentState;
 use crate::azure::JobRequest;
 use crate::pool::azure_link::CredentialState;
 use crate::pool::breaker::BreakerStatus;
+use crate::pool::spec::{CredentialSpec, ProofSpec};
 use crate::pool::status::{AgentStatus, PassReport, PoolStatus};
 
 pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
@@ -190,6 +191,18 @@ pub(super) fn job(job: &JobRequest) -> v1::Job {
         queued_at: job.queue_time.map(timestamp),
         assigned_at: job.assign_time.map(timestamp),
         received_at: job.receive_time.map(timestamp),
+    }
+}
+
+pub(super) fn credential_kind(spec: &CredentialSpec) -> v1::CredentialKind {
+    match spec {
+        CredentialSpec::Pat(_) | CredentialSpec::PatFile(_) => v1::CredentialKind::Pat,
+        CredentialSpec::ManagedIdentity { .. } => v1::CredentialKind::ManagedIdentity,
+        CredentialSpec::Application(application) => match application.proof {
+            ProofSpec::ClientSecret(_) => v1::CredentialKind::ClientSecret,
+            ProofSpec::Certificate(_) => v1::CredentialKind::Certificate,
+            ProofSpec::FederatedToken(_) => v1::CredentialKind::WorkloadIdentity,
+        },
     }
 }
 

@@ -1,20 +1,43 @@
 //! `DaemonService`.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
 use iap_common::v1;
 use iap_common::v1::daemon_service_server::DaemonService;
 
-use crate::config::Problem;
+use crate::config::{self, Problem};
 use crate::pool::azure_link::CredentialState;
+use crate::pool::spec::CredentialSpec;
+use crate::pool::status::PoolStatus;
 
 use super::{Services, convert, peer, status};
 
 /// A configuration file larger than this is a mistake.
 const LARGEST_CONFIG: usize = 1024 * 1024;
+
+/// Getting a new certificate takes people a while.
+const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+fn azure_status(pool: &PoolStatus) -> v1::AzureStatus {
+    let (azure, spec) = (&pool.azure, &pool.spec.azure);
+    v1::AzureStatus {
+        url: spec.url.clone(),
+        pools: vec![pool.spec.name.clone()],
+        credential: convert::credential(azure.credential).into(),
+        breaker: Some(convert::breaker(&azure.breaker)),
+        snapshot_age: azure.listed_at.map(convert::age),
+        credential_kind: convert::credential_kind(&spec.credential).into(),
+        credential_source: config::describe_credential(&spec.credential),
+        expires_at: azure.clock.expires_at.map(convert::timestamp),
+        token_expires_at: azure.clock.token_expires_at.map(convert::timestamp),
+        last_rejected_at: azure.clock.rejected_at.map(convert::timestamp),
+    }
+}
 
 fn problem(problem: &Problem) -> v1::ConfigProblem {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -31,19 +54,18 @@ fn problems(all: &[Problem]) -> Vec<v1::ConfigProblem> {
 }
 
 impl Services {
+    /// Returns a status for each organisation and credential.
     fn azure_statuses(&self) -> Vec<v1::AzureStatus> {
-        let mut by_url: BTreeMap<String, v1::AzureStatus> = BTreeMap::new();
+        let mut found: Vec<(CredentialSpec, v1::AzureStatus)> = Vec::new();
         for pool in self.statuses() {
-            let azure = &pool.azure;
-            let entry = by_url
-                .entry(pool.spec.azure.url.clone())
-                .or_insert_with(|| v1::AzureStatus {
-                    url: pool.spec.azure.url.clone(),
-                    pools: Vec::new(),
-                    credential: convert::credential(azure.credential).into(),
-                    breaker: Some(convert::breaker(&azure.breaker)),
-                    snapshot_age: azure.listed_at.map(convert::age),
-                });
+            let (azure, spec) = (&pool.azure, &pool.spec.azure);
+            let same = |(credential, status): &&mut (CredentialSpec, v1::AzureStatus)| {
+                status.url == spec.url && *credential == spec.credential
+            };
+            let Some((_, entry)) = found.iter_mut().find(same) else {
+                found.push((spec.credential.clone(), azure_status(&pool)));
+                continue;
+            };
             entry.pools.push(pool.spec.name.clone());
             // One bad pool of an organisation makes its line bad.
             if azure.breaker.open {
@@ -53,7 +75,26 @@ impl Services {
                 entry.credential = convert::credential(azure.credential).into();
             }
         }
-        by_url.into_values().collect()
+        found.sort_by(|(_, a), (_, b)| a.url.cmp(&b.url));
+        found.into_iter().map(|(_, status)| status).collect()
+    }
+
+    /// Says which credentials have to be renewed by somebody before long.
+    fn ending_credentials(&self) -> BTreeSet<String> {
+        let now = Timestamp::now();
+        let ends = |pool: &Arc<PoolStatus>| {
+            let left = pool.azure.clock.expires_at?.duration_since(now);
+            let what = config::describe_credential(&pool.spec.azure.credential);
+            if left.is_negative() {
+                Some(format!("expired: {what}"))
+            } else if left < SOON {
+                let days = left.as_hours() / 24;
+                Some(format!("expires in {days} days: {what}"))
+            } else {
+                None
+            }
+        };
+        self.statuses().iter().filter_map(ends).collect()
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -66,6 +107,7 @@ impl Services {
             ));
         }
         warnings.extend(config.warnings.iter().map(ToString::to_string));
+        warnings.extend(self.ending_credentials());
         let disconnected: Vec<String> = self
             .events
             .borrow()
@@ -91,7 +133,7 @@ impl DaemonService for Services {
         _request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
         let config = self.reloader.state();
-        let incus = std::sync::Arc::clone(&self.incus.borrow());
+        let incus = Arc::clone(&self.incus.borrow());
         let spec = self.reloader.spec();
         let events = self.events.borrow().values().all(|connected| *connected);
         Ok(Response::new(v1::GetStatusResponse {

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use iap_common::error::chain;
 
-use crate::azure::{self, Azure, AzureError};
+use crate::azure::{self, Azure, AzureError, CredentialClock};
 
 use super::breaker::{Allowance, Breaker, BreakerStatus};
 
@@ -69,6 +69,8 @@ pub struct AzureView {
     pub gaps: u64,
     /// What Azure thinks of the credential.
     pub credential: CredentialState,
+    /// How long it lasts, as far as that is known.
+    pub clock: CredentialClock,
     /// Failures in a row and the next attempt.
     pub breaker: BreakerStatus,
 }
@@ -284,6 +286,7 @@ impl AzurePoller {
                 }
             }
         }
+        view.clock = self.azure.clock();
         view.breaker = self.breaker.status(now);
         self.publish.send_replace(Arc::new(view));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::agent::AgentState;
-use crate::azure::JobRequest;
+use crate::azure::{CredentialClock, JobRequest};
 
 use super::azure_link::CredentialState;
 use super::breaker::BreakerStatus;
@@ -118,6 +118,8 @@ pub struct AzureStatus {
     pub usable: bool,
     /// What Azure thinks of the credential.
     pub credential: CredentialState,
+    /// How long it lasts, as far as that is known.
+    pub clock: CredentialClock,
     /// The brake on lists.
     pub breaker: BreakerStatus,
     /// When the list that the last pass used was complete.

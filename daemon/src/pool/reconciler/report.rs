@@ -26,6 +26,7 @@ impl Reconciler {
             pool_id: view.pool_id,
             usable: view.usable,
             credential: view.credential,
+            clock: view.clock,
             breaker: view.breaker.clone(),
             listed_at: view.list.as_ref().map(|list| list.at),
             waiting_jobs: view.list.as_ref().and_then(|list| list.waiting_jobs),
