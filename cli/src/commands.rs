@@ -19,6 +19,7 @@ use crate::error::CliError;
 
 mod agents;
 mod audit;
+mod auth;
 mod completions;
 mod config;
 mod events;
@@ -54,6 +55,9 @@ pub(crate) enum Command {
     /// Check, show and reload the daemon's configuration
     #[command(subcommand)]
     Config(config::Config),
+    /// Look at what the daemon proves itself to Azure with
+    #[command(subcommand)]
+    Auth(auth::Auth),
     Completions(completions::CompletionsArgs),
     Version(version::VersionArgs),
 }
@@ -69,6 +73,7 @@ impl Command {
             Self::Events(args) => events::run(context, args).await,
             Self::Audit(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context).await,
+            Self::Auth(verb) => verb.run(context).await,
             Self::Completions(args) => completions::run(&args),
             Self::Version(args) => version::run(context, args).await,
         }

@@ -5,13 +5,14 @@
 //! business. Answers are complete or an error, since agents are deleted on their strength.
 //!
 //! ```text
-//! agents, jobs, packages ──► transport ──► reqwest
-//!   (one API call each)       │  ▲ auth    (the token: read again when its file changes, or
-//!                             │  │          fetched from Entra ID and renewed ahead of its end)
-//!                             │  └ pace    (the pause that Azure asked for)
-//!                             └ error, wire (what the answer says)
+//! agents, jobs, packages, access ──► transport ──► reqwest
+//!   (one API call each)               │  ▲ auth  (the token: read again when its file changes, or
+//!                                     │  │        fetched from Entra ID and renewed ahead of its end)
+//!                                     │  └ pace  (the pause that Azure asked for)
+//!                                     └ error, wire (what the answer says)
 //! ```
 
+mod access;
 mod agents;
 mod answer;
 mod auth;
@@ -146,16 +147,20 @@ impl Azure {
     }
 
     async fn ask_deployment(&self) -> Result<Deployment, AzureError> {
+        let data = self.connection_data().await?;
+        Ok(data
+            .deployment()
+            .unwrap_or_else(|| Deployment::of_host(self.transport().host())))
+    }
+
+    async fn connection_data(&self) -> Result<wire::ConnectionData, AzureError> {
         // Has no released version: the location service never left preview.
         let request = Request::get(Operation::ConnectionData, "connectionData")
             .version("6.0-preview.1")
             .query("connectOptions", "0")
             .query("lastChangeId", "0")
             .query("lastChangeId64", "0");
-        let data: wire::ConnectionData = self.transport().json(request).await?;
-        Ok(data
-            .deployment()
-            .unwrap_or_else(|| Deployment::of_host(self.transport().host())))
+        self.transport().json(request).await
     }
 
     fn transport(&self) -> &Transport {

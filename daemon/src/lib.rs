@@ -32,6 +32,7 @@
 
 pub mod agent;
 pub mod args;
+pub mod auth_check;
 pub mod azure;
 pub mod calls;
 pub mod config;

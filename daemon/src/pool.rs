@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::incus::{Incus, IncusError};
 
 pub mod apply;
+pub mod azure_client;
 pub mod azure_link;
 pub mod breaker;
 pub mod command;

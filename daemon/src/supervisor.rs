@@ -15,13 +15,14 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use iap_common::error::chain;
 
 use crate::agent::key;
-use crate::azure::{Application, Azure, AzureError, Credential, Proof};
+use crate::azure::AzureError;
 use crate::calls::CallObserver;
 use crate::incus::{Instance, Lifecycle, StreamEvent};
+use crate::pool::azure_client;
 use crate::pool::azure_link::{AzureLink, AzurePoller};
 use crate::pool::names;
 use crate::pool::reconciler::{Order, Shared, Waker};
-use crate::pool::spec::{AzureSpec, CredentialSpec, DaemonSpec, PoolSpec, ProofSpec, RetrySpec};
+use crate::pool::spec::{AzureSpec, CredentialSpec, DaemonSpec, PoolSpec, RetrySpec};
 use crate::pool::status::PoolKey;
 use crate::pool::{self, PoolHandle};
 
@@ -262,22 +263,13 @@ impl Supervisor {
         let same = |old: &AzureKey| (&old.0, &old.2, &old.3) == (&key.0, &key.2, &key.3);
         let client = match self.links.iter().find(|(old, ..)| same(old)) {
             Some((_, link, _)) => link.azure().clone(),
-            None => self.client(azure)?,
+            None => azure_client::new(azure, Arc::clone(&self.azure_calls))?,
         };
         let (link, poller) = AzureLink::new(client, &azure.pool, azure.poll_interval);
         let stop_link = stop.child_token();
         self.spawn_poller(poller, &azure.pool, stop_link.clone());
         self.links.push((key, link.clone(), stop_link));
         Ok(link)
-    }
-
-    fn client(&self, azure: &AzureSpec) -> Result<Azure, AzureError> {
-        Azure::new(
-            &azure.url,
-            credential(&azure.credential),
-            azure.ca_file.as_deref(),
-            Arc::clone(&self.azure_calls),
-        )
     }
 
     fn spawn_poller(&mut self, poller: AzurePoller, pool: &str, stop: CancellationToken) {
@@ -475,29 +467,4 @@ pub enum SupervisorError {
     /// A task ended that never should.
     #[error("{0} ended unexpectedly")]
     Ended(String),
-}
-
-/// Returns what the client is given for a credential of the configuration.
-fn credential(spec: &CredentialSpec) -> Credential {
-    match spec {
-        CredentialSpec::Pat(pat) => Credential::Pat(pat.expose().to_owned()),
-        CredentialSpec::PatFile(path) => Credential::PatFile(path.clone()),
-        CredentialSpec::Application(spec) => Credential::Application(Application {
-            authority: spec.authority_host.clone(),
-            tenant_id: spec.tenant_id.clone(),
-            client_id: spec.client_id.clone(),
-            proof: match &spec.proof {
-                ProofSpec::ClientSecret(file) => Proof::Secret(file.clone()),
-                ProofSpec::Certificate(file) => Proof::Certificate(file.clone()),
-                ProofSpec::FederatedToken(file) => Proof::FederatedToken(file.clone()),
-            },
-        }),
-        CredentialSpec::ManagedIdentity {
-            client_id,
-            endpoint,
-        } => Credential::ManagedIdentity {
-            client_id: client_id.clone(),
-            endpoint: endpoint.clone(),
-        },
-    }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod agents;
+mod auth;
 mod completion;
 mod config;
 mod data;

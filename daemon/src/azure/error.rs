@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 /// What was asked of Azure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Who runs the service.
+    /// Who runs the service, and who we are to it.
     ConnectionData,
     /// An agent pool by name.
     FindPool,
@@ -35,6 +35,8 @@ pub enum Operation {
     FindPackage,
     /// The agent package itself.
     DownloadPackage,
+    /// Whether agents may be changed.
+    ProbeRights,
     /// An access token of an application.
     GetToken,
     /// An access token of the machine's managed identity.
@@ -57,6 +59,7 @@ impl Operation {
             Self::ListJobs => "job_list",
             Self::FindPackage => "package_find",
             Self::DownloadPackage => "package_download",
+            Self::ProbeRights => "rights_probe",
             Self::GetToken => "token_get",
             Self::GetMachineToken => "machine_token_get",
         }
@@ -78,6 +81,7 @@ impl Display for Operation {
             Self::ListJobs => "list the pool's jobs",
             Self::FindPackage => "find the agent package",
             Self::DownloadPackage => "download the agent package",
+            Self::ProbeRights => "change agents of the pool",
             Self::GetToken => "get a token from Entra ID",
             Self::GetMachineToken => "get a token of this machine's managed identity",
         })

@@ -243,7 +243,7 @@ impl Transport {
     }
 
     /// Returns the token to use now.
-    async fn token(&self) -> Result<Arc<Token>, AzureError> {
+    pub(super) async fn token(&self) -> Result<Arc<Token>, AzureError> {
         let result = self.tokens.current().await;
         self.note_rejection(&result);
         result

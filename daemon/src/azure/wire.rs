@@ -33,9 +33,24 @@ pub(super) struct Refusal {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ConnectionData {
     deployment_type: Option<Word>,
+    authenticated_user: Option<Identity>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity {
+    provider_display_name: Option<String>,
+    custom_display_name: Option<String>,
 }
 
 impl ConnectionData {
+    /// Returns the name of whom the token belongs to.
+    pub(super) fn user(self) -> Option<String> {
+        let user = self.authenticated_user?;
+        let names = [user.custom_display_name, user.provider_display_name];
+        names.into_iter().flatten().find(|name| !name.is_empty())
+    }
+
     pub(super) fn deployment(&self) -> Option<Deployment> {
         match self.deployment_type.as_ref()? {
             Word::Number(1) => Some(Deployment::Hosted),

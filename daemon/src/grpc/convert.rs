@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use iap_common::v1;
 
 use crate::agent::AgentState;
+use crate::auth_check::{Ability, Checked, Verdict};
 use crate::azure::JobRequest;
+use crate::config;
 use crate::pool::azure_link::CredentialState;
 use crate::pool::breaker::BreakerStatus;
 use crate::pool::spec::{CredentialSpec, ProofSpec};
@@ -192,6 +194,27 @@ pub(super) fn job(job: &JobRequest) -> v1::Job {
         assigned_at: job.assign_time.map(timestamp),
         received_at: job.receive_time.map(timestamp),
     }
+}
+
+/// Returns what was found out about a credential, an ability each.
+pub(super) fn abilities(checked: &Checked) -> Vec<v1::AuthAbility> {
+    let ability = |ability: &Ability| v1::AuthAbility {
+        url: checked.url.clone(),
+        credential_kind: credential_kind(&checked.credential).into(),
+        credential_source: config::describe_credential(&checked.credential),
+        pools: checked.pools.clone(),
+        azure_pool: ability.azure_pool.clone(),
+        ability: ability.name.to_owned(),
+        verdict: match ability.verdict {
+            Verdict::Yes => v1::AuthVerdict::Yes,
+            Verdict::No => v1::AuthVerdict::No,
+            Verdict::Unknown => v1::AuthVerdict::Unknown,
+        }
+        .into(),
+        detail: ability.detail.clone(),
+        fix: ability.fix.clone(),
+    };
+    checked.abilities.iter().map(ability).collect()
 }
 
 pub(super) fn credential_kind(spec: &CredentialSpec) -> v1::CredentialKind {

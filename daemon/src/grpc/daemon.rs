@@ -7,10 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
+use iap_common::error::chain;
 use iap_common::v1;
 use iap_common::v1::daemon_service_server::DaemonService;
 
+use crate::auth_check;
 use crate::config::{self, Problem};
+use crate::pool::azure_client;
 use crate::pool::azure_link::CredentialState;
 use crate::pool::spec::CredentialSpec;
 use crate::pool::status::PoolStatus;
@@ -77,6 +80,35 @@ impl Services {
         }
         found.sort_by(|(_, a), (_, b)| a.url.cmp(&b.url));
         found.into_iter().map(|(_, status)| status).collect()
+    }
+
+    /// Returns the credentials of the pool called `name`, or of all when it is empty. Pools have
+    /// no task until Incus has answered, and then the client is made for this.
+    fn auth_subjects(&self, name: &str) -> Result<Vec<auth_check::Subject>, Status> {
+        let spec = self.reloader.spec();
+        let known = spec.pools.iter().map(|pool| pool.name.as_str());
+        if !name.is_empty() && !known.clone().any(|known| known == name) {
+            return Err(status::no_such("pool", name, known));
+        }
+        let handles = Arc::clone(&self.pools.borrow());
+        let mut subjects = Vec::new();
+        for pool in &spec.pools {
+            if !name.is_empty() && pool.name != name {
+                continue;
+            }
+            let handle = handles
+                .iter()
+                .find(|handle| handle.status().spec.azure == pool.azure);
+            let client = || match handle {
+                Some(handle) => Ok(handle.azure()),
+                None => azure_client::new(&pool.azure, Arc::new(|_| ())),
+            };
+            auth_check::Subject::add(&mut subjects, pool, client).map_err(|error| {
+                let text = chain(&error).to_string();
+                Status::failed_precondition(format!("pool {}: {text}", pool.name))
+            })?;
+        }
+        Ok(subjects)
     }
 
     /// Says which credentials have to be renewed by somebody before long.
@@ -200,6 +232,17 @@ impl DaemonService for Services {
             },
         };
         Ok(Response::new(response))
+    }
+
+    async fn check_auth(
+        &self,
+        request: Request<v1::CheckAuthRequest>,
+    ) -> Result<Response<v1::CheckAuthResponse>, Status> {
+        let name = request.into_inner().pool;
+        let subjects = self.auth_subjects(&name)?;
+        let checked = auth_check::check(subjects).await;
+        let abilities = checked.iter().flat_map(convert::abilities).collect();
+        Ok(Response::new(v1::CheckAuthResponse { abilities }))
     }
 
     async fn reload_config(

@@ -287,6 +287,14 @@ impl DaemonService for State {
         Ok(Response::new(self.answers.checked.clone()))
     }
 
+    async fn check_auth(&self, request: Request<CheckAuthRequest>) -> Answer<CheckAuthResponse> {
+        self.check("CheckAuth")?;
+        self.record(format!("{:?}", request.into_inner()));
+        Ok(Response::new(CheckAuthResponse {
+            abilities: self.answers.abilities.clone(),
+        }))
+    }
+
     async fn reload_config(
         &self,
         request: Request<ReloadConfigRequest>,
