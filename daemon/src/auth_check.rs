@@ -134,9 +134,18 @@ enum Found<T> {
 async fn ask<T>(question: impl Future<Output = Result<T, AzureError>>) -> Found<T> {
     match tokio::time::timeout(PATIENCE, question).await {
         Ok(Ok(answer)) => Found::Answer(answer),
-        Ok(Err(error)) if error.is_rejected() => Found::Refused(chain(&error).to_string()),
+        Ok(Err(error)) if error.is_rejected() => Found::Refused(refusal(&error)),
         Ok(Err(error)) => Found::Failed(chain(&error).to_string()),
         Err(_) => Found::Failed(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// Returns Azure's own words, since the table says already what was asked.
+fn refusal(error: &AzureError) -> String {
+    match error {
+        AzureError::Shared(error) => refusal(error),
+        AzureError::Rejected { reason, .. } => reason.clone(),
+        other => chain(other).to_string(),
     }
 }
 
@@ -196,7 +205,8 @@ impl Check<'_> {
 
     async fn see(&mut self, pool: &str, name: &'static str) -> Option<i32> {
         let fix = format!(
-            "create {pool:?} under Organization settings > Agent pools, or set azure.pool, or {}",
+            "create {pool:?} under Organization settings > Agent pools, or set azure.pool; if it is \
+             there, {}",
             fix_role(self.credential, pool, "Reader")
         );
         match ask(self.azure.find_pool(pool)).await {
@@ -326,9 +336,13 @@ fn is_pat(credential: &CredentialSpec) -> bool {
 
 fn fix_sign_in(credential: &CredentialSpec) -> String {
     if is_pat(credential) {
+        let place = match credential {
+            CredentialSpec::PatFile(file) => file.display().to_string(),
+            _ => "azure.pat".to_owned(),
+        };
         format!(
-            "make a new token of scope Agent Pools (read & manage) for this organisation; {}",
-            fix_token(credential)
+            "make a token of scope Agent Pools (read & manage) in this organisation and write it \
+             into {place}"
         )
     } else {
         "add the principal to the organisation (Organization settings > Users); the organisation \

@@ -33,6 +33,7 @@ mod call;
 mod clock;
 mod crypto;
 mod demands;
+mod entra;
 mod errors;
 mod faults;
 mod jobs;
@@ -57,8 +58,9 @@ mod vectors;
 
 pub use self::{
     agents::AgentView,
-    auth::{CredentialKind, EntraClient, Pat, SCOPE_MANAGE, SCOPE_READ},
+    auth::{CredentialKind, Pat, SCOPE_MANAGE, SCOPE_READ},
     clock::Timings,
+    entra::{EntraClient, EntraMode, EntraRequest, MachineIdentity, Right},
     faults::{FaultAction, FaultRule, Gate, HoldAt, Matching},
     jobs::{JobRequest, JobResult, JobState, JobView},
     journal::JournalEntry,
@@ -199,8 +201,27 @@ impl AzureSim {
 
     /// Lets an Entra application ask for tokens at `/_sim/entra/{tenant}/oauth2/v2.0/token`.
     pub fn add_entra_client(&self, client: EntraClient) {
-        self.hub
-            .with(|state, _| state.credentials.entra_clients.push(client));
+        self.hub.with(|state, _| state.entra.clients.push(client));
+    }
+
+    /// Gives the machine an identity, whose tokens are at `/_sim/machine/metadata/identity/oauth2/token`.
+    pub fn add_machine_identity(&self, identity: MachineIdentity) {
+        self.hub.with(|state, _| state.entra.machine.push(identity));
+    }
+
+    /// Sets what requests for Entra tokens meet with, the machine's included.
+    pub fn set_entra_mode(&self, mode: EntraMode) {
+        self.hub.with(|state, _| state.entra.mode = mode);
+    }
+
+    /// Makes all Entra tokens worthless that were handed out.
+    pub fn expire_entra_tokens(&self) {
+        self.hub.with(|state, _| state.expire_entra_tokens());
+    }
+
+    /// Returns the requests for Entra tokens so far, the machine's included.
+    pub fn entra_requests(&self) -> Vec<EntraRequest> {
+        self.hub.with(|state, _| state.entra.requests.clone())
     }
 
     /// Offers an agent package.

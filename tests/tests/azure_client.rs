@@ -1,5 +1,9 @@
 //! The Azure client and the registration files against the simulator.
 
+#[path = "azure_client/access.rs"]
+mod access;
+#[path = "azure_client/entra.rs"]
+mod entra;
 #[path = "azure_client/faults.rs"]
 mod faults;
 #[path = "azure_client/listener.rs"]

@@ -93,7 +93,7 @@ pub(super) fn refusal(
             retry_after: answer.pause,
         };
     }
-    match rejection(answer, &words) {
+    match rejection(answer, &words, token.is_principals()) {
         Some(reason) => AzureError::Rejected {
             operation,
             status,
@@ -120,7 +120,7 @@ fn moved(answer: &Answer, path: &str) -> Option<String> {
 }
 
 /// Says what the credential lacks, if that is what the answer means.
-fn rejection(answer: &Answer, words: &str) -> Option<String> {
+fn rejection(answer: &Answer, words: &str, is_principals: bool) -> Option<String> {
     let status = answer.status.as_u16();
     let words = |otherwise: &str| {
         if words.is_empty() {
@@ -130,9 +130,17 @@ fn rejection(answer: &Answer, words: &str) -> Option<String> {
         }
     };
     Some(match status {
+        401 if is_principals => format!(
+            "HTTP 401: {}; has the principal been added to the organisation?",
+            words("access denied")
+        ),
         401 => format!(
             "HTTP 401: {}",
             words("the token is unknown, expired or revoked")
+        ),
+        403 if is_principals => format!(
+            "HTTP 403: {}; its principal must be an administrator of the agent pool",
+            words("access denied")
         ),
         403 => format!(
             "HTTP 403: {}; it needs the scope Agent Pools (read & manage), and its owner must be \

@@ -7,14 +7,15 @@ use axum::{
     body::Body,
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    auth::{EntraClient, Pat},
+    auth::Pat,
     call::{Answer, Call, at_once, empty, ok},
+    entra::{self, EntraClient, EntraMode, MachineIdentity},
     errors::ApiError,
     faults::{FaultRule, HoldAt, Matching},
     jobs::JobRequest,
@@ -22,7 +23,6 @@ use super::{
     options::PatMode,
     packages::AgentPackage,
     state::Hub,
-    token,
 };
 
 #[derive(Debug, Deserialize)]
@@ -69,6 +69,14 @@ pub(super) fn routes() -> Router<Arc<Hub>> {
         .route(
             "/entra/{tenant}/oauth2/v2.0/token",
             post(at_once(entra_token)),
+        )
+        .route("/entra-mode", post(at_once(set_entra_mode)))
+        .route("/entra-requests", get(at_once(entra_requests)))
+        .route("/entra-tokens", delete(at_once(expire_entra_tokens)))
+        .route("/machine-identities", post(at_once(add_machine_identity)))
+        .route(
+            "/machine/metadata/identity/oauth2/token",
+            get(at_once(machine_token)),
         )
         .route("/jobs", get(at_once(jobs)).post(at_once(queue_job)))
         .route("/jobs/{id}", get(at_once(job)))
@@ -153,12 +161,41 @@ fn set_pat_mode(hub: &Hub, call: &Call) -> Answer {
 
 fn add_entra_client(hub: &Hub, call: &Call) -> Answer {
     let client: EntraClient = call.json()?;
-    hub.with(|state, _| state.credentials.entra_clients.push(client));
+    hub.with(|state, _| state.entra.clients.push(client));
     done()
 }
 
 fn entra_token(hub: &Hub, call: &Call) -> Answer {
-    Ok(token::exchange_entra(hub, call.text("tenant"), &call.body))
+    Ok(entra::exchange(hub, call.text("tenant"), &call.body))
+}
+
+fn set_entra_mode(hub: &Hub, call: &Call) -> Answer {
+    #[derive(Deserialize)]
+    struct Body {
+        mode: EntraMode,
+    }
+    let body: Body = call.json()?;
+    hub.with(|state, _| state.entra.mode = body.mode);
+    done()
+}
+
+fn entra_requests(hub: &Hub, _: &Call) -> Answer {
+    hub.with(|state, _| all(state.entra.requests.iter()))
+}
+
+fn expire_entra_tokens(hub: &Hub, _: &Call) -> Answer {
+    hub.with(|state, _| state.expire_entra_tokens());
+    done()
+}
+
+fn add_machine_identity(hub: &Hub, call: &Call) -> Answer {
+    let identity: MachineIdentity = call.json()?;
+    hub.with(|state, _| state.entra.machine.push(identity));
+    done()
+}
+
+fn machine_token(hub: &Hub, call: &Call) -> Answer {
+    Ok(entra::machine_token(hub, call))
 }
 
 fn jobs(hub: &Hub, _: &Call) -> Answer {

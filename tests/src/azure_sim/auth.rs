@@ -11,7 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{errors::ApiError, options::PatMode, state::State};
+use super::{entra::Right, errors::ApiError, options::PatMode, state::State};
 
 /// The scope that reads pools and agents.
 pub const SCOPE_READ: &str = "vso.agentpools";
@@ -77,18 +77,6 @@ impl fmt::Debug for Pat {
     }
 }
 
-/// An Entra application that may ask for tokens.
-#[derive(Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct EntraClient {
-    /// Its directory.
-    pub tenant: String,
-    /// Its application id.
-    pub client_id: String,
-    /// Its secret.
-    pub secret: String,
-}
-
 #[derive(Debug)]
 pub(super) struct KnownPat {
     org: Option<usize>,
@@ -107,14 +95,13 @@ pub(super) struct Issued {
 pub(super) enum Bearer {
     Agent(u64),
     Job(u64),
-    Entra,
+    Entra(Right),
 }
 
 /// All credentials, good and used.
 #[derive(Default)]
 pub(super) struct Credentials {
     pub(super) pats: BTreeMap<String, KnownPat>,
-    pub(super) entra_clients: Vec<EntraClient>,
     pub(super) issued: BTreeMap<String, Issued>,
     pub(super) used_assertions: BTreeMap<String, Timestamp>,
     pub(super) pat_mode: PatMode,
@@ -248,7 +235,13 @@ impl State {
         let (kind, principal) = match issued.to {
             Bearer::Agent(agent) => (CredentialKind::AgentToken, Principal::Agent(agent)),
             Bearer::Job(request) => (CredentialKind::JobToken, Principal::Job(request)),
-            Bearer::Entra => (CredentialKind::Entra, Principal::Admin { manage: true }),
+            Bearer::Entra(Right::Nothing) => {
+                return (CredentialKind::Entra, Err(Rejection::Unauthorized));
+            }
+            Bearer::Entra(right) => {
+                let manage = right == Right::Manage;
+                (CredentialKind::Entra, Principal::Admin { manage })
+            }
         };
         let orphaned = match principal {
             Principal::Agent(agent) => {

@@ -35,6 +35,8 @@ pub(super) struct Call {
     query: BTreeMap<String, String>,
     pub(super) body: Bytes,
     api_version: Option<String>,
+    /// The header that proves to a metadata service that nobody was tricked into the request.
+    pub(super) metadata: bool,
 }
 
 /// What a handler returns.
@@ -56,7 +58,12 @@ impl FromRequest<Arc<Hub>> for Call {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.into_owned()))
             .collect();
         let api_version = api_version(&query, &parts);
+        let metadata = parts
+            .headers
+            .get("metadata")
+            .is_some_and(|value| value == "true");
         Ok(Self {
+            metadata,
             org,
             principal,
             params,

@@ -3,10 +3,14 @@
 
 use aws_lc_rs::{
     cipher::{AES_256, DecryptionContext, PaddedBlockEncryptingKey, UnboundCipherKey},
+    digest::{SHA256, digest},
     rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey, PublicKeyComponents},
-    signature::RSA_PKCS1_2048_8192_SHA256,
+    signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 
 /// The smallest modulus the agent's signing code accepts.
 const LEAST_MODULUS: usize = 256;
@@ -72,6 +76,66 @@ impl PublicKey {
     }
 }
 
+/// A certificate of an application.
+pub(super) struct Certificate {
+    der: Vec<u8>,
+}
+
+impl Certificate {
+    /// Reads the first certificate in a PEM text.
+    pub(super) fn parse(pem: &str) -> Option<Self> {
+        let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
+        let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
+        let base64: String = body.split_whitespace().collect();
+        let der = STANDARD.decode(base64).ok()?;
+        Some(Self { der })
+    }
+
+    /// Returns what `x5t#S256` says of it.
+    pub(super) fn thumbprint(&self) -> String {
+        URL_SAFE_NO_PAD.encode(digest(&SHA256, &self.der))
+    }
+
+    /// Tells whether the base64url signature is by its key.
+    pub(super) fn verifies(&self, algorithm: &str, message: &str, signature: &str) -> bool {
+        let algorithm = match algorithm {
+            "PS256" => &RSA_PSS_2048_8192_SHA256,
+            "RS256" => &RSA_PKCS1_2048_8192_SHA256,
+            _ => return false,
+        };
+        let (Some(key), Ok(signature)) = (self.key(), URL_SAFE_NO_PAD.decode(signature)) else {
+            return false;
+        };
+        UnparsedPublicKey::new(algorithm, key)
+            .verify(message.as_bytes(), &signature)
+            .is_ok()
+    }
+
+    /// Returns `subjectPublicKeyInfo`, which has six values before it in the body of the certificate.
+    fn key(&self) -> Option<&[u8]> {
+        let (certificate, _) = value(&self.der)?;
+        let (mut body, _) = value(certificate)?;
+        for _ in 0..6 {
+            (_, body) = value(body)?;
+        }
+        let (_, after) = value(body)?;
+        body.get(..body.len() - after.len())
+    }
+}
+
+/// Splits DER into the content of its first value and what follows that.
+fn value(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = der.get(1..)?.split_first()?;
+    let long = usize::from(length.checked_sub(0x80).unwrap_or_default());
+    let (bytes, rest) = rest.split_at_checked(long)?;
+    let length = match long {
+        0 => usize::from(*length),
+        1..=4 => bytes.iter().fold(0, |n, byte| n << 8 | usize::from(*byte)),
+        _ => return None,
+    };
+    rest.split_at_checked(length)
+}
+
 /// Encrypts a message body under a fresh initialisation vector; returns both in base64, the vector first.
 pub(super) fn seal(key: &[u8; 32], plain: &str) -> Option<(String, String)> {
     let key = UnboundCipherKey::new(&AES_256, key).ok()?;
@@ -94,7 +158,7 @@ mod tests {
         engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
     };
 
-    use super::{PublicKey, seal};
+    use super::{Certificate, PublicKey, seal};
     use crate::azure_sim::vectors;
 
     #[test]
@@ -104,6 +168,26 @@ mod tests {
         let key = PublicKey::parse(vectors::MODULUS, "AQAB").unwrap();
         assert!(key.verifies(message.as_bytes(), &signature));
         assert!(!key.verifies(b"something else", &signature));
+    }
+
+    const CERTIFICATE: &str = include_str!("test-certificate.pem");
+    /// Of `header.claims`, by OpenSSL with the certificate's key.
+    const PS256: &str = "nzVjo77ETxLPUYIyvqesZN2kFSBtHRxetFLYinC-m-i3j4roE28534u15-mvux-egebPY5iv2F3oJ1dHD3I7-0sigpClFthXG920pmXu07PgJrtyavWAwtgf2_2Y6dyemncpnNJ3NYZxS9XBGQoeyQiAVfjRpPUw82JBLXY6L75oHMAzWxDi0gb5L79uHGwBr59F7dit77SVysJhcEuu_VpJeGhhJCDuhr_auXufvYbz_rLKuiBCRwOSaVOHouaaaSLGDDVBbJOqI18w3Ab5Fax9hI5wy8ms3GFh_NjwN5BM08a_25-gWHAgV1EVLHFM48IF54kyUdRVbfDss5Sh_Q";
+    const RS256: &str = "Zba7c5EnCued401hyhZ6FgJjKpWkj8EA1sYax64aZYDPKdA9pd9OLQ6wUm9p3TcR9ntigSgUYQRjbcdQSp35RDQpd4hUi03Trx6RVjLiS4see6-9puvi7mFZTvXshYRLBYD3EystVmp77NWJ4hQeISlKOHtllNerP9_Efpsj74w0zWTRYjjAbrT6tMSc3ZUYkcCPusdMNB8yUnO29I8BgURO2a8ZhMWbSOntqemhEnlhTtugaBREra02apJ9ekXFNkN-JX2nGiwj6573_pqR9oQnMC-eOXmuTSU3Z_FYg3Zu1jN0k_LAPm8c__AsLzyWfZ-G_0UfFtFvT5MfH62diA";
+
+    #[test]
+    fn signatures_of_openssl_verify_under_the_certificate_and_no_others() {
+        let certificate = Certificate::parse(CERTIFICATE).unwrap();
+        let verifies =
+            |algorithm, message, signature| certificate.verifies(algorithm, message, signature);
+        assert!(verifies("PS256", "header.claims", PS256));
+        assert!(verifies("RS256", "header.claims", RS256));
+        assert!(!verifies("RS256", "header.claims", PS256));
+        assert!(!verifies("PS256", "header.claims", RS256));
+        assert!(!verifies("none", "header.claims", PS256));
+        assert!(!verifies("PS256", "header.other", PS256));
+        assert!(!verifies("PS256", "header.claims", ""));
+        assert!(Certificate::parse("no certificate").is_none());
     }
 
     #[test]

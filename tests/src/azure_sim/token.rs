@@ -1,4 +1,4 @@
-//! The token endpoint: an agent's signed assertion for a bearer token, an Entra secret for another.
+//! The token endpoint: an agent's signed assertion for a bearer token.
 //!
 //! The times in an assertion are compared with the real clock plus the configured skew: the virtual clock belongs to the
 //! service, and whoever wrote the assertion has not moved with it.
@@ -22,13 +22,11 @@ use super::{
     state::{Hub, State},
 };
 
-const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-const ENTRA_SCOPE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default";
-const ENTRA_LIFE: Duration = Duration::from_secs(3600);
+pub(super) const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// How far the two clocks may be apart, in seconds.
-const TOLERANCE: i64 = 300;
+pub(super) const TOLERANCE: i64 = 300;
 /// The longest an assertion may last, in seconds.
-const LONGEST_ASSERTION: i64 = 600;
+pub(super) const LONGEST_ASSERTION: i64 = 600;
 
 /// Why no token is issued, in the service's words.
 #[derive(Debug, PartialEq, Eq)]
@@ -183,51 +181,18 @@ impl State {
         self.credentials.issued.insert(token.clone(), issued);
         (token, life.as_secs())
     }
-
-    /// Issues a token of an Entra application.
-    fn issue_entra_token(
-        &mut self,
-        tenant: &str,
-        form: &BTreeMap<String, String>,
-        now: Timestamp,
-    ) -> Result<String, Refused> {
-        if field(form, "grant_type") != "client_credentials" || field(form, "scope") != ENTRA_SCOPE
-        {
-            return Err(Refused::request(
-                "AADSTS900144: grant_type or scope is not supported.",
-            ));
-        }
-        let known = self.credentials.entra_clients.iter().any(|client| {
-            client.tenant == tenant
-                && client.client_id == field(form, "client_id")
-                && client.secret == field(form, "client_secret")
-        });
-        if !known {
-            return Err(Refused {
-                error: "invalid_client",
-                description: "AADSTS7000215: Invalid client secret provided.".to_owned(),
-            });
-        }
-        let token = self.secret("sim-entra");
-        let issued = Issued {
-            to: Bearer::Entra,
-            until: now + ENTRA_LIFE,
-        };
-        self.credentials.issued.insert(token.clone(), issued);
-        Ok(token)
-    }
 }
 
-fn field<'f>(form: &'f BTreeMap<String, String>, name: &str) -> &'f str {
+pub(super) fn field<'f>(form: &'f BTreeMap<String, String>, name: &str) -> &'f str {
     form.get(name).map_or("", String::as_str)
 }
 
-fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {
+pub(super) fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
 /// Reads a form-encoded body.
-fn read_form(body: &[u8]) -> BTreeMap<String, String> {
+pub(super) fn read_form(body: &[u8]) -> BTreeMap<String, String> {
     url::form_urlencoded::parse(body).into_owned().collect()
 }
 
@@ -244,20 +209,6 @@ pub(super) fn exchange(hub: &Hub, org: usize, body: &[u8]) -> Response {
             "token_type": "jwt-bearer",
             "expires_in": life,
             "scope": "sim",
-        }))
-        .into_response(),
-        Err(refused) => Refused::into_response(refused),
-    }
-}
-
-/// Answers Entra's token endpoint of a tenant.
-pub(super) fn exchange_entra(hub: &Hub, tenant: &str, body: &[u8]) -> Response {
-    let form = read_form(body);
-    match hub.with(|state, now| state.issue_entra_token(tenant, &form, now)) {
-        Ok(token) => Json(json!({
-            "access_token": token,
-            "token_type": "Bearer",
-            "expires_in": ENTRA_LIFE.as_secs(),
         }))
         .into_response(),
         Err(refused) => Refused::into_response(refused),

@@ -315,6 +315,7 @@ async fn read_only_tokens_read_and_entra_tokens_write() -> Result<()> {
         tenant: "contoso".to_owned(),
         client_id: "app".to_owned(),
         secret: "hush".to_owned(),
+        ..EntraClient::default()
     };
     sim.add_entra_client(client);
     let base = admin.url.trim_end_matches(DEFAULT_ORG);

@@ -25,7 +25,8 @@ const EARLY_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(30);
 /// A failure is the answer to everybody who asks within this time: many callers wait at once.
 const FAILURE_LASTS: Duration = Duration::from_secs(1);
-/// A token this young that is refused is not the reason: the next one would fare no better.
+/// A token this young that is refused is not the reason: the next one would fare no better. Or the
+/// tenth of its life, if that is less.
 const YOUNG: Duration = Duration::from_secs(30);
 
 /// How a token is to be fetched.
@@ -156,7 +157,10 @@ impl Lease {
     /// Forgets the token, which was refused, so that the next caller fetches another one.
     pub(super) fn forget(&self) {
         let mut held = self.held();
-        let is_old = |leased: &Leased| leased.since.elapsed() >= YOUNG;
+        let is_old = |leased: &Leased| {
+            let life = leased.ends_at - leased.since;
+            leased.since.elapsed() >= YOUNG.min(life / 10)
+        };
         if held.leased.as_ref().is_some_and(is_old) {
             held.leased = None;
             held.anew = true;

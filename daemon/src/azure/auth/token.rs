@@ -11,6 +11,7 @@ pub(in crate::azure) struct Token {
     header: HeaderValue,
     /// Every spelling under which the token could come back to us.
     spellings: Vec<String>,
+    is_principals: bool,
 }
 
 impl Token {
@@ -23,6 +24,7 @@ impl Token {
         Ok(Self {
             header: header(&format!("Basic {encoded}"))?,
             spellings: vec![pat.to_owned(), encoded],
+            is_principals: false,
         })
     }
 
@@ -32,12 +34,18 @@ impl Token {
         Ok(Self {
             header: header(&format!("Bearer {token}"))?,
             spellings: vec![token.to_owned()],
+            is_principals: true,
         })
     }
 
     /// Returns the value of the `Authorization` header.
     pub(in crate::azure) fn header(&self) -> HeaderValue {
         self.header.clone()
+    }
+
+    /// Returns whether it speaks for a principal of Entra ID, and is no personal access token.
+    pub(in crate::azure) fn is_principals(&self) -> bool {
+        self.is_principals
     }
 
     /// Returns whether both are sent as the same text.
