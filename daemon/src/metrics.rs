@@ -331,3 +331,65 @@ fn reasoned(pool: &str, reason: &'static str) -> ReasonLabel {
         reason,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::azure::CredentialClock;
+    use crate::config::{self, Environment};
+    use crate::pool::breaker::BreakerStatus;
+    use crate::pool::status::{AzureStatus, ImageStatus};
+
+    fn pool(rejected_at: Option<i64>, expires_at: Option<i64>) -> Arc<PoolStatus> {
+        let text = "pools: [{name: linux, agentCount: 1, incus: {image: i}, \
+                    azure: {url: 'https://dev.azure.com/acme', pat: p}}]";
+        let loaded = config::parse(text.as_bytes(), &Environment::detect()).unwrap();
+        let at = |seconds: Option<i64>| seconds.map(|s| Timestamp::from_second(s).unwrap());
+        let clock = CredentialClock {
+            expires_at: at(expires_at),
+            token_expires_at: None,
+            rejected_at: at(rejected_at),
+        };
+        Arc::new(PoolStatus {
+            spec: Arc::new(loaded.spec.pools[0].clone()),
+            spec_hash: String::new(),
+            removed: false,
+            agents: Vec::new(),
+            foreign: Vec::new(),
+            problems: Vec::new(),
+            incus_reachable: true,
+            image: ImageStatus::default(),
+            launches: BreakerStatus::default(),
+            azure: AzureStatus {
+                clock,
+                ..AzureStatus::default()
+            },
+            last_pass: None,
+        })
+    }
+
+    #[test]
+    fn an_organisation_tells_the_first_end_and_the_last_rejection_of_its_credentials() {
+        let metrics = Metrics::default();
+        let pools = [
+            pool(Some(20), Some(2000)),
+            pool(Some(30), Some(1000)),
+            pool(None, None),
+        ];
+        let text = metrics.encode(&pools).unwrap();
+        for line in [
+            r#"iapd_credential_expiry_timestamp_seconds{url="https://dev.azure.com/acme"} 1000"#,
+            r#"iapd_credential_rejected_timestamp_seconds{url="https://dev.azure.com/acme"} 30"#,
+        ] {
+            assert!(text.lines().any(|told| told == line), "{text}");
+        }
+        assert!(!text.contains("iapd_token_expiry_timestamp_seconds{"));
+        let text = metrics.encode(&[pool(None, None)]).unwrap();
+        assert!(
+            !text.contains("acme"),
+            "what is no longer known is not told"
+        );
+    }
+}
