@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use iap_common::error::chain;
 
 use crate::azure::{Azure, AzureError};
+use crate::config::describe_credential;
 use crate::pool::spec::{CredentialSpec, PoolSpec, ProofSpec};
 
 /// Nobody wants to look at a table longer for one line of it. Azure answers in well below a second.
@@ -153,7 +154,10 @@ impl Check<'_> {
     async fn organisation(&mut self) {
         let fix = fix_token(self.credential);
         match ask(self.azure.has_token()).await {
-            Found::Answer(()) => self.note("", "get a token", Verdict::Yes, "", ""),
+            Found::Answer(()) => {
+                let what = describe_credential(self.credential);
+                self.note("", "get a token", Verdict::Yes, &what, "");
+            }
             Found::Refused(why) => self.stop("", "get a token", Verdict::No, &why, &fix),
             Found::Failed(why) => {
                 let fix = fix_way_to_token(self.credential);

@@ -28,8 +28,8 @@ impl Ability {
     /// Returns what to do, if anything: too long for a cell.
     pub(crate) fn fix(&self) -> Option<String> {
         let fix = plain(self.fix.as_deref()?);
-        let place = self.azure_pool.as_deref().unwrap_or(&self.url);
-        Some(format!("to {} ({}): {fix}", self.ability, plain(place)))
+        let pools = self.pools.join(", ");
+        Some(format!("to {} (for {pools}): {fix}", self.ability))
     }
 }
 
@@ -57,15 +57,22 @@ impl Row for Ability {
         let heads: &[&str] = if wide {
             &[
                 "AZURE",
-                "CREDENTIAL",
                 "POOLS",
+                "CREDENTIAL",
                 "AZURE-POOL",
                 "ABILITY",
                 "VERDICT",
                 "DETAIL",
             ]
         } else {
-            &["AZURE", "AZURE-POOL", "ABILITY", "VERDICT", "DETAIL"]
+            &[
+                "AZURE",
+                "POOLS",
+                "AZURE-POOL",
+                "ABILITY",
+                "VERDICT",
+                "DETAIL",
+            ]
         };
         heads.iter().copied().map(column).collect()
     }
@@ -78,9 +85,9 @@ impl Row for Ability {
         } else {
             self.verdict.clone()
         };
-        let mut cells = vec![plain(&self.url)];
+        let mut cells = vec![plain(&self.url), self.pools.join(", ")];
         if wide {
-            cells.extend([text(&self.credential_source), self.pools.join(", ")]);
+            cells.push(text(&self.credential_source));
         }
         cells.extend([
             text(&self.azure_pool),

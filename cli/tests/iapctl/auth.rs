@@ -49,13 +49,13 @@ fn managing(verdict: AuthVerdict, detail: &str, fix: &str) -> AuthAbility {
 fn a_credential_that_can_do_all_makes_the_exit_code_0() {
     let fake = fake(managing(AuthVerdict::Yes, "", ""));
     assert_snapshot!(iapctl(&fake, "auth check --pool linux"), @"
-    AZURE                       AZURE-POOL    ABILITY        VERDICT  DETAIL
-    https://dev.azure.com/acme  -             get a token    yes      -
-    https://dev.azure.com/acme  -             reach Azure    yes      -
-    https://dev.azure.com/acme  -             sign in        yes      as iapd on h1
-    https://dev.azure.com/acme  Linux builds  see the pool   yes      id 11
-    https://dev.azure.com/acme  Linux builds  list agents    yes      4 there
-    https://dev.azure.com/acme  Linux builds  manage agents  yes      -
+    AZURE                       POOLS            AZURE-POOL    ABILITY        VERDICT  DETAIL
+    https://dev.azure.com/acme  linux, linux-vm  -             get a token    yes      -
+    https://dev.azure.com/acme  linux, linux-vm  -             reach Azure    yes      -
+    https://dev.azure.com/acme  linux, linux-vm  -             sign in        yes      as iapd on h1
+    https://dev.azure.com/acme  linux, linux-vm  Linux builds  see the pool   yes      id 11
+    https://dev.azure.com/acme  linux, linux-vm  Linux builds  list agents    yes      4 there
+    https://dev.azure.com/acme  linux, linux-vm  Linux builds  manage agents  yes      -
     ");
     assert_snapshot!(fake.calls(), @r#"CheckAuthRequest { pool: "linux" }"#);
     let unknown = self::fake(managing(AuthVerdict::Unknown, "it cannot be told", ""));
@@ -70,26 +70,26 @@ fn what_is_missing_is_said_with_what_to_do_and_makes_the_exit_code_1() {
         "give the principal the role Administrator",
     ));
     assert_snapshot!(iapctl(&fake, "auth check"), @"
-    AZURE                       AZURE-POOL    ABILITY        VERDICT  DETAIL
-    https://dev.azure.com/acme  -             get a token    yes      -
-    https://dev.azure.com/acme  -             reach Azure    yes      -
-    https://dev.azure.com/acme  -             sign in        yes      as iapd on h1
-    https://dev.azure.com/acme  Linux builds  see the pool   yes      id 11
-    https://dev.azure.com/acme  Linux builds  list agents    yes      4 there
-    https://dev.azure.com/acme  Linux builds  manage agents  NO       HTTP 403: Access denied
+    AZURE                       POOLS            AZURE-POOL    ABILITY        VERDICT  DETAIL
+    https://dev.azure.com/acme  linux, linux-vm  -             get a token    yes      -
+    https://dev.azure.com/acme  linux, linux-vm  -             reach Azure    yes      -
+    https://dev.azure.com/acme  linux, linux-vm  -             sign in        yes      as iapd on h1
+    https://dev.azure.com/acme  linux, linux-vm  Linux builds  see the pool   yes      id 11
+    https://dev.azure.com/acme  linux, linux-vm  Linux builds  list agents    yes      4 there
+    https://dev.azure.com/acme  linux, linux-vm  Linux builds  manage agents  NO       HTTP 403: Access denied
 
-    to manage agents (Linux builds): give the principal the role Administrator
+    to manage agents (for linux, linux-vm): give the principal the role Administrator
     --- exit 1
     ");
     assert_snapshot!(iapctl(&fake, "auth check -o wide --no-headers"), @"
-    https://dev.azure.com/acme  service principal c1, certificate in /etc/iapd/azure.pem  linux, linux-vm  -             get a token    yes  -
-    https://dev.azure.com/acme  service principal c1, certificate in /etc/iapd/azure.pem  linux, linux-vm  -             reach Azure    yes  -
-    https://dev.azure.com/acme  service principal c1, certificate in /etc/iapd/azure.pem  linux, linux-vm  -             sign in        yes  as iapd on h1
-    https://dev.azure.com/acme  service principal c1, certificate in /etc/iapd/azure.pem  linux, linux-vm  Linux builds  see the pool   yes  id 11
-    https://dev.azure.com/acme  service principal c1, certificate in /etc/iapd/azure.pem  linux, linux-vm  Linux builds  list agents    yes  4 there
-    https://dev.azure.com/acme  service principal c1, certificate in /etc/iapd/azure.pem  linux, linux-vm  Linux builds  manage agents  NO   HTTP 403: Access denied
+    https://dev.azure.com/acme  linux, linux-vm  service principal c1, certificate in /etc/iapd/azure.pem  -             get a token    yes  -
+    https://dev.azure.com/acme  linux, linux-vm  service principal c1, certificate in /etc/iapd/azure.pem  -             reach Azure    yes  -
+    https://dev.azure.com/acme  linux, linux-vm  service principal c1, certificate in /etc/iapd/azure.pem  -             sign in        yes  as iapd on h1
+    https://dev.azure.com/acme  linux, linux-vm  service principal c1, certificate in /etc/iapd/azure.pem  Linux builds  see the pool   yes  id 11
+    https://dev.azure.com/acme  linux, linux-vm  service principal c1, certificate in /etc/iapd/azure.pem  Linux builds  list agents    yes  4 there
+    https://dev.azure.com/acme  linux, linux-vm  service principal c1, certificate in /etc/iapd/azure.pem  Linux builds  manage agents  NO   HTTP 403: Access denied
 
-    to manage agents (Linux builds): give the principal the role Administrator
+    to manage agents (for linux, linux-vm): give the principal the role Administrator
     --- exit 1
     ");
 }

@@ -61,7 +61,7 @@ async fn a_good_credential_has_every_ability_and_nothing_is_changed() {
     assert!(abilities.iter().all(|a| a.verdict == Verdict::Yes));
     assert_eq!(world.azure.agents(world.pool).await.unwrap(), before);
     insta::assert_snapshot!(table(&abilities), @"
-    |get a token|Yes||
+    |get a token|Yes|token in /nowhere/azure-pat|
     |reach Azure|Yes||
     |sign in|Yes|as sim-admin|
     linux|see the pool|Yes|id 11|
@@ -86,7 +86,7 @@ async fn what_a_credential_lacks_is_said_with_what_to_do() {
     world.sim.set_pat_mode(PatMode::SignInPage);
     let rejected = abilities(&world, reader(), "linux").await;
     insta::assert_snapshot!(table(&rejected), @"
-    |get a token|Yes||
+    |get a token|Yes|token in /nowhere/azure-pat|
     |reach Azure|Yes||
     |sign in|No|HTTP 203 with an HTML page: the token is expired or revoked|make a token of scope Agent Pools (read & manage) in this organisation and write it into /nowhere/azure-pat
     linux|see the pool|Unknown|not tried|
