@@ -6,12 +6,14 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client, Method, RequestBuilder, Response, redirect};
-use serde::Serialize;
+use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
 use serde::de::DeserializeOwned;
 use tokio::time::{Duration, Instant, timeout};
 use url::Url;
 
+mod request;
+
+pub(super) use self::request::Request;
 use super::Deadlines;
 use super::answer::{self, Answer};
 use super::auth::{Credential, CredentialClock, Token, TokenSource, Wires};
@@ -19,76 +21,11 @@ use super::error::{AzureError, Operation};
 use super::pace::{self, Pause};
 use crate::calls::{CallObserver, CallOutcome, CallReport};
 
-/// Understood by Azure DevOps Server 2020 and everything newer, and offered by the hosted service
-/// next to its successors. Later versions add nothing that is used here.
-const API_VERSION: &str = "6.0";
-
 /// A thousand agents with an environment each as capabilities.
 const MAX_LIST: usize = 64 * 1024 * 1024;
 
 /// Anything else.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
-
-/// One call, to be made.
-pub(super) struct Request {
-    operation: Operation,
-    method: Method,
-    /// Below `_apis`.
-    path: String,
-    version: &'static str,
-    query: Vec<(&'static str, String)>,
-    body: Option<Vec<u8>>,
-}
-
-impl Request {
-    pub(super) fn get(operation: Operation, path: impl Into<String>) -> Self {
-        Self::new(Method::GET, operation, path.into())
-    }
-
-    pub(super) fn post(operation: Operation, path: impl Into<String>) -> Self {
-        Self::new(Method::POST, operation, path.into())
-    }
-
-    pub(super) fn put(operation: Operation, path: impl Into<String>) -> Self {
-        Self::new(Method::PUT, operation, path.into())
-    }
-
-    pub(super) fn patch(operation: Operation, path: impl Into<String>) -> Self {
-        Self::new(Method::PATCH, operation, path.into())
-    }
-
-    pub(super) fn delete(operation: Operation, path: impl Into<String>) -> Self {
-        Self::new(Method::DELETE, operation, path.into())
-    }
-
-    fn new(method: Method, operation: Operation, path: String) -> Self {
-        Self {
-            operation,
-            method,
-            path,
-            version: API_VERSION,
-            query: Vec::new(),
-            body: None,
-        }
-    }
-
-    /// Asks for another API version than the usual one.
-    pub(super) fn version(mut self, version: &'static str) -> Self {
-        self.version = version;
-        self
-    }
-
-    pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.query.push((name, value.into()));
-        self
-    }
-
-    pub(super) fn body(mut self, body: &impl Serialize) -> Self {
-        self.body =
-            Some(serde_json::to_vec(body).expect("only strings and numbers, named by strings"));
-        self
-    }
-}
 
 /// How a call's answer is taken.
 struct Way<T> {
