@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  instances images files exec operations     one file per part of the API, calls of `Project`
+//!        │       storage  │     │              calls of `Incus`
 //!        └───────┴──┬──┴─────┴──┘
 //!               transport                      frame, limits, repeats, connections
 //!                   │            events        a websocket of its own, reconnecting
@@ -25,6 +26,7 @@ pub use exec::{OutputStream, StreamLine};
 pub use files::{FileInfo, FileKind, FileMeta};
 pub use operations::{Operation, OperationId, OperationStatus, Waited};
 pub use requests::{Exec, ImageSource, InstancePatch, NewInstance, RemoteImage, StopMode};
+pub use storage::{StoragePool, StorageSpace};
 pub use types::{
     Address, Devices, Image, Instance, InstanceState, Interface, Profile, Server, Status,
 };
@@ -39,6 +41,7 @@ mod operations;
 mod requests;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod storage;
 mod transport;
 mod types;
 
