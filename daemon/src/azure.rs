@@ -9,13 +9,14 @@
 //!   (one API call each)               │  ▲ auth  (the token: read again when its file changes, or
 //!                                     │  │        fetched from Entra ID and renewed ahead of its end)
 //!                                     │  └ pace  (the pause that Azure asked for)
-//!                                     └ error, wire (what the answer says)
+//!                                     └ error, wire (what the answer says), clock (and when)
 //! ```
 
 mod access;
 mod agents;
 mod answer;
 mod auth;
+mod clock;
 mod error;
 mod jobs;
 mod pace;
@@ -112,6 +113,12 @@ impl Azure {
     /// Returns whether Azure asked for a pause in the last minutes.
     pub fn is_throttled(&self) -> bool {
         self.transport().is_throttled()
+    }
+
+    /// Returns how far this host's clock is ahead of Azure's by the date of the last answer,
+    /// negative when it is behind; `None` before the first.
+    pub fn clock_offset(&self) -> Option<jiff::SignedDuration> {
+        self.transport().clock_offset()
     }
 
     /// Returns whether the next call is made with another token than the last one was, because

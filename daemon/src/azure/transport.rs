@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
 use serde::de::DeserializeOwned;
@@ -17,6 +17,7 @@ pub(super) use self::request::Request;
 use super::Deadlines;
 use super::answer::{self, Answer};
 use super::auth::{Credential, CredentialClock, Token, TokenSource, Wires};
+use super::clock::Clock;
 use super::error::{AzureError, Operation};
 use super::pace::{self, Pause};
 use crate::calls::{CallObserver, CallOutcome, CallReport};
@@ -41,6 +42,7 @@ pub(super) struct Transport {
     tokens: TokenSource,
     rejected_at: Mutex<Option<Timestamp>>,
     pause: Pause,
+    clock: Clock,
     observer: CallObserver,
     pub(super) deadlines: Deadlines,
 }
@@ -89,6 +91,7 @@ impl Transport {
             tokens: TokenSource::new(credential, wires, Arc::clone(&observer))?,
             rejected_at: Mutex::new(None),
             pause: Pause::default(),
+            clock: Clock::default(),
             observer,
             deadlines,
         })
@@ -323,6 +326,10 @@ impl Transport {
         self.tokens.has_changed().await
     }
 
+    pub(super) fn clock_offset(&self) -> Option<SignedDuration> {
+        self.clock.offset()
+    }
+
     /// Returns whether Azure asked for a pause lately.
     pub(super) fn is_throttled(&self) -> bool {
         self.pause.was_lately()
@@ -332,6 +339,7 @@ impl Transport {
         if !self.owns(response.url()) {
             return None;
         }
+        self.clock.note(response.headers(), Timestamp::now());
         let pause = pace::asked_for(response.status(), response.headers(), SystemTime::now())?;
         self.pause.keep(pause);
         Some(pause)
