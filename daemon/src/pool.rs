@@ -139,6 +139,7 @@ pub fn new(
         removed: order.removed,
         agents: Vec::new(),
         foreign: Vec::new(),
+        looks_cloned: false,
         problems: Vec::new(),
         instances_known: false,
         incus_reachable: true,

@@ -51,6 +51,8 @@ pub struct PoolStatus {
     pub agents: Vec<AgentStatus>,
     /// Instances of the earlier Go tool in its project.
     pub foreign: Vec<String>,
+    /// A registration of this host is online without ever having had an instance here.
+    pub looks_cloned: bool,
     /// What keeps it from being as wanted, in words, most important first.
     pub problems: Vec<String>,
     /// Incus was seen at least once: an agent that is not among these is not there.

@@ -38,6 +38,7 @@ impl Reconciler {
             removed: self.order.removed,
             agents,
             foreign: self.foreign.clone(),
+            looks_cloned: plan::looks_cloned(&self.ledger),
             problems: Vec::new(),
             instances_known: self.instances_known,
             incus_reachable: self.incus_error.is_none(),
@@ -170,7 +171,7 @@ impl Reconciler {
                 agent.name, agent.detail
             ));
         }
-        if plan::looks_cloned(&self.ledger) {
+        if status.looks_cloned {
             problems.push(
                 "an agent of this host is online in Azure that has no instance here: is there a \
                  clone of this host? Registrations are not swept until it is gone"
