@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 use crate::args::Args;
 use crate::calls::CallObserver;
 use crate::config::{self, ConfigError, Environment};
+use crate::doctor::Doctor;
 use crate::grpc::{self, Services};
 use crate::incus::Incus;
 use crate::metrics::Metrics;
@@ -167,11 +168,18 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
         azure_of,
         owner_of.provisional(),
     );
+    let doctor = Doctor {
+        reloader: Arc::clone(reloader),
+        pools: pools.clone(),
+        incus: incus.clone(),
+        events: events.clone(),
+    };
     let services = Services {
         pools: pools.clone(),
         reloader: Arc::clone(reloader),
         provisioner,
         incus: incus_is.clone(),
+        doctor,
         events,
         store: store.clone(),
         started_at,

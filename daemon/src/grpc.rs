@@ -19,6 +19,7 @@ use iap_common::v1::pool_service_server::PoolServiceServer;
 use iap_common::v1::provision_service_server::ProvisionServiceServer;
 
 use crate::daemon::health::IncusHealth;
+use crate::doctor::Doctor;
 use crate::pool::PoolHandle;
 use crate::pool::status::PoolStatus;
 use crate::provision::Provisioner;
@@ -55,6 +56,8 @@ pub struct Services {
     pub provisioner: Provisioner,
     /// Whether Incus answers, and what it is.
     pub incus: watch::Receiver<Arc<IncusHealth>>,
+    /// Looks for what is wrong.
+    pub doctor: Doctor,
     /// Which projects' event streams are connected.
     pub events: watch::Receiver<BTreeMap<String, bool>>,
     /// What is over.

@@ -28,8 +28,8 @@
 //! 7. No admin credential ever enters a guest: [`registration`] makes each agent a key of its own.
 //!
 //! Where to look: [`pool::plan`] decides (pure), [`pool::apply`] does, [`pool::reconciler`] is the
-//! loop, [`daemon`] wires everything together, [`auth_check`] tries what credentials can do,
-//! `guest/` holds what runs inside instances.
+//! loop, [`doctor`] says what is wrong, [`auth_check`] tries what credentials can do, [`daemon`]
+//! wires everything together, `guest/` holds what runs inside instances.
 
 pub mod agent;
 pub mod args;
@@ -38,6 +38,7 @@ pub mod azure;
 pub mod calls;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod grpc;
 pub mod incus;
 pub mod metrics;

@@ -44,6 +44,7 @@ pub(crate) struct Answers {
     pub(crate) checked: v1::CheckConfigResponse,
     pub(crate) reloaded: v1::ReloadConfigResponse,
     pub(crate) abilities: Vec<v1::AuthAbility>,
+    pub(crate) checks: Vec<v1::Check>,
     pub(crate) pools: Vec<v1::Pool>,
     pub(crate) pool_changes: Scripts<Vec<v1::Pool>>,
     pub(crate) agents: Vec<v1::Agent>,

@@ -10,6 +10,7 @@ use crate::agent::AgentState;
 use crate::auth_check::{Ability, Checked, Verdict};
 use crate::azure::JobRequest;
 use crate::config;
+use crate::doctor::{Check, Severity};
 use crate::pool::azure_link::CredentialState;
 use crate::pool::breaker::BreakerStatus;
 use crate::pool::spec::{CredentialSpec, ProofSpec};
@@ -234,5 +235,24 @@ pub(super) fn credential(state: CredentialState) -> v1::CredentialState {
         CredentialState::Untried => v1::CredentialState::Untried,
         CredentialState::Accepted => v1::CredentialState::Accepted,
         CredentialState::Rejected => v1::CredentialState::Rejected,
+    }
+}
+
+pub(super) fn check(check: Check) -> v1::Check {
+    let severity = match check.severity {
+        Severity::Ok => v1::CheckSeverity::Ok,
+        Severity::Notice => v1::CheckSeverity::Notice,
+        Severity::Warning => v1::CheckSeverity::Warning,
+        Severity::Error => v1::CheckSeverity::Error,
+        Severity::Skipped => v1::CheckSeverity::Skipped,
+    };
+    v1::Check {
+        id: check.id.to_owned(),
+        title: check.title.to_owned(),
+        severity: severity.into(),
+        finding: check.finding,
+        why: check.why.to_owned(),
+        fix: check.fix,
+        subject: check.subject,
     }
 }

@@ -270,4 +270,14 @@ impl DaemonService for Services {
             warnings: problems(&report.warnings),
         }))
     }
+
+    async fn diagnose(
+        &self,
+        _request: Request<v1::DiagnoseRequest>,
+    ) -> Result<Response<v1::DiagnoseResponse>, Status> {
+        let checks = self.doctor.diagnose().await;
+        Ok(Response::new(v1::DiagnoseResponse {
+            checks: checks.into_iter().map(convert::check).collect(),
+        }))
+    }
 }

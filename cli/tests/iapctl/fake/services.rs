@@ -302,4 +302,11 @@ impl DaemonService for State {
         self.record(format!("{:?}", request.into_inner()));
         Ok(Response::new(self.answers.reloaded.clone()))
     }
+
+    async fn diagnose(&self, _: Request<DiagnoseRequest>) -> Answer<DiagnoseResponse> {
+        self.check("Diagnose")?;
+        Ok(Response::new(DiagnoseResponse {
+            checks: self.answers.checks.clone(),
+        }))
+    }
 }
