@@ -29,7 +29,7 @@ Progress (--progress):
 
 Exit codes:
     0  done
-    1  failed; `status`: something is wrong
+    1  failed; `status`, `doctor`: something is wrong
     2  wrong usage, or a confirmation is missing
     3  the wait timed out, the action goes on
     4  not found

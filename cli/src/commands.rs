@@ -24,6 +24,7 @@ mod completions;
 mod config;
 mod events;
 mod jobs;
+mod doctor;
 mod logs;
 mod pools;
 mod provision;
@@ -58,6 +59,7 @@ pub(crate) enum Command {
     /// Look at what the daemon proves itself to Azure with
     #[command(subcommand)]
     Auth(auth::Auth),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
     Version(version::VersionArgs),
 }
@@ -74,6 +76,7 @@ impl Command {
             Self::Audit(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context).await,
             Self::Auth(verb) => verb.run(context).await,
+            Self::Doctor(args) => Box::pin(doctor::run(context, args)).await,
             Self::Completions(args) => completions::run(&args),
             Self::Version(args) => version::run(context, args).await,
         }

@@ -42,6 +42,10 @@ impl OutputArgs {
         matches!(self.format, Format::Table | Format::Wide)
     }
 
+    pub(crate) fn is_names(&self) -> bool {
+        self.format == Format::Name
+    }
+
     /// Writes one thing.
     pub(crate) fn show(&self, item: &impl Show) -> Result<(), CliError> {
         match self.format {

@@ -8,6 +8,7 @@ use serde::Serialize;
 pub(crate) mod agent;
 pub(crate) mod history;
 pub(crate) mod auth;
+pub(crate) mod doctor;
 pub(crate) mod pool;
 pub(crate) mod provision;
 pub(crate) mod status;

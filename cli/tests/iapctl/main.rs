@@ -8,6 +8,7 @@ mod auth;
 mod completion;
 mod config;
 mod data;
+mod doctor;
 mod drain;
 mod errors;
 mod fake;
