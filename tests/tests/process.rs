@@ -5,6 +5,7 @@ use std::time::Duration;
 
 mod process {
     mod config;
+    mod doctor;
     mod grpc;
     mod guests;
     mod incus_faults;
