@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub(crate) mod agent;
-pub(crate) mod history;
 pub(crate) mod auth;
 pub(crate) mod doctor;
+pub(crate) mod history;
 pub(crate) mod pool;
 pub(crate) mod provision;
 pub(crate) mod status;

@@ -359,6 +359,8 @@ mod tests {
             agents: Vec::new(),
             foreign: Vec::new(),
             problems: Vec::new(),
+            instances_known: true,
+            looks_cloned: false,
             incus_reachable: true,
             image: ImageStatus::default(),
             launches: BreakerStatus::default(),

@@ -47,6 +47,7 @@ pub(super) fn pool(name: &str) -> PoolSpec {
 
 pub(super) fn daemon(pools: Vec<PoolSpec>) -> DaemonSpec {
     DaemonSpec {
+        retention: crate::store::Retention::default(),
         pools,
         incus_socket: PathBuf::from("/run/incus.socket"),
         metrics: None,
@@ -66,6 +67,7 @@ pub(super) fn daemon(pools: Vec<PoolSpec>) -> DaemonSpec {
 
 pub(super) fn status(name: &str) -> PoolStatus {
     PoolStatus {
+        instances_known: true,
         spec: Arc::new(pool(name)),
         spec_hash: String::new(),
         removed: false,

@@ -16,6 +16,7 @@ fn pool(agents: Vec<AgentStatus>) -> PoolStatus {
         foreign: Vec::new(),
         problems: Vec::new(),
         instances_known: true,
+        looks_cloned: false,
         incus_reachable: true,
         image: ImageStatus {
             fingerprint: "abc".into(),
