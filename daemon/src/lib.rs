@@ -38,6 +38,7 @@ pub mod config;
 pub mod daemon;
 pub mod grpc;
 pub mod incus;
+pub mod intents;
 pub mod metrics;
 pub mod pool;
 pub mod provision;
