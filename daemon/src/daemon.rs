@@ -23,6 +23,7 @@ use crate::calls::CallObserver;
 use crate::config::{self, ConfigError, Environment};
 use crate::grpc::{self, Services};
 use crate::incus::Incus;
+use crate::intents::Intents;
 use crate::metrics::Metrics;
 use crate::pool::apply::AgentVersions;
 use crate::pool::reconciler::Shared;
@@ -145,6 +146,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
         )
     })?;
     let _lock = lock::take(&spec.state_dir)?;
+    let intents = Arc::new(Intents::load(&spec.state_dir));
     let listener = socket::listen(&spec.socket).await?;
 
     let stop = CancellationToken::new();
@@ -167,6 +169,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     let services = Services {
         pools: pools.clone(),
         reloader: Arc::clone(reloader),
+        intents: Arc::clone(&intents),
         provisioner,
         incus: incus_is.clone(),
         events,
@@ -223,6 +226,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
                 gate: Arc::new(Semaphore::new(cores)),
                 keys,
                 versions: Arc::new(AgentVersions::default()),
+                intents: intents.watch(),
                 metrics,
             };
             let supervisor = Supervisor::new(

@@ -18,6 +18,7 @@ use iap_common::v1::pool_service_server::PoolServiceServer;
 use iap_common::v1::provision_service_server::ProvisionServiceServer;
 
 use crate::daemon::health::IncusHealth;
+use crate::intents::Intents;
 use crate::pool::PoolHandle;
 use crate::pool::status::PoolStatus;
 use crate::provision::Provisioner;
@@ -28,6 +29,7 @@ mod agent;
 mod changes;
 mod convert;
 mod daemon;
+mod intents;
 mod peer;
 mod pool;
 mod provision;
@@ -45,6 +47,8 @@ pub struct Services {
     pub pools: watch::Receiver<Pools>,
     /// Reads the configuration again.
     pub reloader: Arc<Reloader>,
+    /// What operators want for a while.
+    pub intents: Arc<Intents>,
     /// Makes images.
     pub provisioner: Provisioner,
     /// Whether Incus answers, and what it is.

@@ -136,6 +136,13 @@ impl IntentSet {
         }
     }
 
+    /// Returns whether all pools pause at `now`.
+    pub fn is_host_paused(&self, now: Timestamp) -> bool {
+        self.host
+            .as_ref()
+            .is_some_and(|pause| pause.until.is_none_or(|until| now < until))
+    }
+
     /// Forgets what has lapsed.
     fn prune(&mut self, now: Timestamp) {
         let lapsed = |until: Option<Timestamp>| until.is_some_and(|until| until <= now);

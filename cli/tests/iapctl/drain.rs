@@ -53,7 +53,7 @@ fn drained_is_said_when_the_last_agent_is_gone() {
     [time]  linux-h1-k3v9x  deregistering  its registration is being removed
     [time]  linux-h1-k3v9x  gone  instance and registration removed
     ");
-    assert_snapshot!(fake.calls(), @r#"DrainAgentsRequest { names: ["linux-h1-k3v9x", "linux-h1-p07qa"], reason: "upgrade", force: false }"#);
+    assert_snapshot!(fake.calls(), @r#"DrainAgentsRequest { names: ["linux-h1-k3v9x", "linux-h1-p07qa"], reason: "upgrade", force: false, deadline: None, pool: "", all: false }"#);
 }
 
 #[test]

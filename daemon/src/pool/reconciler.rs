@@ -21,8 +21,9 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use iap_common::error::chain;
 
-use crate::agent::{AgentState, Drain, RegistrationFacts};
+use crate::agent::{AgentState, RegistrationFacts};
 use crate::incus::{self, Incus};
+use crate::intents::{Effective, IntentSet};
 use crate::metrics::Metrics;
 use crate::registration::KeyStock;
 
@@ -50,6 +51,8 @@ const IMAGE_INTERVAL: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// While events come and nothing is on its way, looking without a reason is this much rarer.
 const CALM: u32 = 3;
+/// Instants and the wall clock may drift apart: nothing by the latter is awaited for longer.
+const LONGEST_WALL_WAIT: Duration = Duration::from_secs(60);
 /// Passes do not follow each other faster, so that a storm of events costs little.
 const CLOSEST_PASSES: Duration = Duration::from_millis(10);
 
@@ -77,6 +80,8 @@ pub struct Shared {
     pub keys: Arc<KeyStock>,
     /// Agent versions by image.
     pub versions: Arc<AgentVersions>,
+    /// What operators want for a while.
+    pub intents: watch::Receiver<Arc<IntentSet>>,
     /// Where counts go.
     pub metrics: Arc<Metrics>,
 }
@@ -123,6 +128,8 @@ pub enum Trigger {
     ActionEnded,
     /// A new spec.
     Spec,
+    /// An operator wants something for a while.
+    Intents,
 }
 
 impl Trigger {
@@ -136,6 +143,7 @@ impl Trigger {
             Self::Command => "command",
             Self::ActionEnded => "action_ended",
             Self::Spec => "spec",
+            Self::Intents => "intents",
         }
     }
 }
@@ -144,12 +152,16 @@ impl Trigger {
 pub struct Reconciler {
     shared: Shared,
     orders: watch::Receiver<Order>,
+    intents: watch::Receiver<Arc<IntentSet>>,
     azure: watch::Receiver<Arc<AzureView>>,
     commands: mpsc::Receiver<PoolCommand>,
     waker: Waker,
     publish: watch::Sender<Arc<PoolStatus>>,
 
     order: Order,
+    /// What operators want of this pool, as of the last pass.
+    intent: Effective,
+    intents_revision: u64,
     spec_hash: String,
     ledger: Ledger,
     in_flight: InFlight,
@@ -166,6 +178,7 @@ pub struct Reconciler {
     /// An action changed something since: the last look may not be planned on.
     is_stale: bool,
     incus_error: Option<String>,
+    was_seen: bool,
     image: ImageStatus,
     image_error: Option<String>,
     image_at: Option<Instant>,
@@ -188,6 +201,9 @@ impl Reconciler {
         Self {
             azure: order.link.watch(),
             spec_hash: order.spec.spec_hash(),
+            intents: shared.intents.clone(),
+            intent: Effective::default(),
+            intents_revision: 0,
             shared,
             orders,
             commands,
@@ -206,6 +222,7 @@ impl Reconciler {
             planned_at: None,
             is_stale: true,
             incus_error: None,
+            was_seen: false,
             image: ImageStatus::default(),
             image_error: None,
             image_at: None,
@@ -260,6 +277,7 @@ impl Reconciler {
                 self.take_order();
                 Trigger::Spec
             }
+            Ok(()) = self.intents.changed() => Trigger::Intents,
             Ok(()) = self.azure.changed() => Trigger::Azure,
             () = tokio::time::sleep_until(due) => Trigger::Timer,
         };
@@ -310,9 +328,26 @@ impl Reconciler {
             .filter(|(name, _)| self.in_flight.doing(name).is_none())
             .filter_map(|(_, entry)| entry.retry_at)
             .chain(self.breaker.next_try())
+            .chain(self.operators_due_at(now))
             // What was due and led to nothing waits for something to change.
             .filter(|at| self.planned_at.is_none_or(|planned| *at > planned));
         retries.fold(due, Instant::min).max(now + CLOSEST_PASSES)
+    }
+
+    /// When a wish of an operator lapses, or a deadline passes.
+    fn operators_due_at(&self, now: Instant) -> Option<Instant> {
+        let wall = Timestamp::now();
+        let deadlines = self
+            .ledger
+            .iter()
+            .filter(|(name, entry)| {
+                entry.instance.is_some() && self.in_flight.doing(name).is_none()
+            })
+            .filter_map(|(_, entry)| entry.drain().deadline());
+        let first = deadlines.chain(self.intent.next_lapse).min()?;
+        let ahead = Duration::try_from(first.duration_since(wall)).unwrap_or_default();
+        // Set back or forward, the wall clock is looked at again after a while.
+        Some(now + ahead.min(LONGEST_WALL_WAIT))
     }
 
     /// Whether nothing is expected to change but by an event, and events come.
@@ -332,6 +367,8 @@ impl Reconciler {
         self.passes += 1;
         self.observe(trigger).await;
         let now = Instant::now();
+        let wall = Timestamp::now();
+        self.take_intents(wall);
         let gone = {
             let in_flight = &self.in_flight;
             self.ledger
@@ -340,7 +377,7 @@ impl Reconciler {
         self.note_gone(&gone, now);
         self.settle_found().await;
         self.note_progress(now);
-        let plan = self.plan(now);
+        let plan = self.plan(now, wall);
         self.planned_at = Some(now);
         let started = self.apply(plan, now);
         self.answer_requests();
@@ -399,6 +436,7 @@ impl Reconciler {
                 let key = PoolKey::of(&self.order.spec);
                 let own = observe::own_instances(&instances, &self.shared.owner, &key);
                 self.seen.instances = Some(own);
+                self.was_seen = true;
                 self.is_stale = false;
             }
             Err(error) => {
@@ -520,15 +558,45 @@ impl Reconciler {
         }
     }
 
-    fn plan(&self, now: Instant) -> Plan {
+    fn take_intents(&mut self, wall: Timestamp) {
+        let set = Arc::clone(&self.intents.borrow_and_update());
+        let intent = set.effective(&self.order.spec.name, wall);
+        self.intents_revision = set.revision;
+        if intent == self.intent {
+            return;
+        }
+        match (&self.intent.pause, &intent.pause) {
+            (old, Some(pause)) if old.as_ref() != Some(pause) => info!(
+                reason = pause.reason,
+                user = pause.who.user,
+                until = pause.until.map(|until| until.to_string()),
+                "paused: no new agents, idle ones leave, busy ones finish"
+            ),
+            (Some(_), None) => info!("paused no more"),
+            _ => {}
+        }
+        if self.intent.count != intent.count {
+            let count = intent.count.as_ref().map(|count| count.count);
+            let configured = self.order.spec.agent_count;
+            info!(count, configured, "number of agents changed for a while");
+        }
+        self.intent = intent;
+    }
+
+    fn wanted(&self) -> u32 {
+        if self.order.removed {
+            0
+        } else {
+            self.intent.wanted(self.order.spec.agent_count)
+        }
+    }
+
+    fn plan(&self, now: Instant, wall: Timestamp) -> Plan {
         let view = self.azure.borrow();
         let spec = &self.order.spec;
         let situation = Situation {
-            wanted: if self.order.removed {
-                0
-            } else {
-                spec.agent_count as usize
-            },
+            wanted: self.wanted() as usize,
+            paused: self.intent.pause.is_some(),
             removed: self.order.removed,
             spec_hash: &self.spec_hash,
             image: Some(self.image.fingerprint.as_str()).filter(|image| !image.is_empty()),
@@ -538,6 +606,7 @@ impl Reconciler {
             azure_usable: view.usable && view.pool_id.is_some(),
             launches: self.breaker.allowance(now),
             now,
+            wall,
         };
         plan::plan(&situation, &self.ledger, &self.in_flight)
     }
@@ -547,7 +616,7 @@ impl Reconciler {
         let waiting = self.ledger.iter().any(|(name, entry)| {
             let state = plan::state_of(entry, self.in_flight.doing(name), Instant::now());
             matches!(state, AgentState::Starting)
-                || (entry.drain() != Drain::No && entry.instance.is_some())
+                || (entry.drain().leaves() && entry.instance.is_some())
                 || (entry.instance.is_none() && entry.deregistered_at.is_some())
         });
         if waiting {

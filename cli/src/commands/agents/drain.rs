@@ -85,6 +85,7 @@ pub(super) async fn run(context: &Context, args: DrainArgs) -> Result<Done, CliE
             names: names.iter().cloned().collect(),
             reason: args.reason.clone().unwrap_or_default(),
             force: args.force,
+            ..DrainAgentsRequest::default()
         };
         let answer = call(client.drain_agents(request)).await?;
         if args.detach {

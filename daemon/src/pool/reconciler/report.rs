@@ -34,10 +34,14 @@ impl Reconciler {
             spec: Arc::clone(&self.order.spec),
             spec_hash: self.spec_hash.clone(),
             removed: self.order.removed,
+            wanted: self.wanted(),
+            is_paused: self.intent.pause.is_some(),
+            intents_revision: self.intents_revision,
             agents,
             foreign: self.foreign.clone(),
             problems: Vec::new(),
             incus_reachable: self.incus_error.is_none(),
+            was_seen: self.was_seen && self.seen.registrations.is_some(),
             image: self.image.clone(),
             launches: self.breaker.status(now),
             azure,
@@ -57,7 +61,8 @@ impl Reconciler {
             name: name.to_owned(),
             state,
             detail: self.detail(name, entry, state, doing, now),
-            draining: entry.drain() != Drain::No,
+            draining: entry.drain().leaves(),
+            leave_by: entry.drain().deadline(),
             created_at: instance.and_then(|instance| instance.created_at),
             azure_agent_id: entry.azure_agent_id,
             job: registration.and_then(|facts| facts.job.clone()),
@@ -105,9 +110,12 @@ impl Reconciler {
                 None => "not known to be dead".into(),
             },
             _ if entry.drain() == Drain::Force => "leaves at once".into(),
-            AgentState::Busy if entry.drain() != Drain::No => "leaves when its job ends".into(),
-            AgentState::Idle | AgentState::Starting if entry.drain() != Drain::No => {
+            AgentState::Busy if entry.drain().leaves() => "leaves when its job ends".into(),
+            AgentState::Idle | AgentState::Starting if entry.drain().leaves() => {
                 "is leaving".into()
+            }
+            AgentState::Idle | AgentState::Starting if entry.drain() == Drain::Recycle => {
+                "is replaced when its turn comes".into()
             }
             _ => String::new(),
         }
