@@ -19,9 +19,12 @@ use crate::error::CliError;
 mod agents;
 mod completions;
 mod config;
+mod confirm;
+mod drain;
 mod logs;
 mod pools;
 mod provision;
+mod resume;
 mod status;
 mod version;
 mod watch;
@@ -33,12 +36,14 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Status(status::StatusArgs),
-    /// Look at pools
+    /// Look at pools, pause, scale and recycle them
     #[command(alias = "pool", subcommand)]
     Pools(pools::Pools),
     /// Look at agents, drain and remove them
     #[command(alias = "agent", subcommand)]
     Agents(agents::Agents),
+    Drain(drain::DrainArgs),
+    Resume(resume::ResumeArgs),
     Provision(provision::Provision),
     /// Check, show and reload the daemon's configuration
     #[command(subcommand)]
@@ -51,8 +56,10 @@ impl Command {
     pub(crate) async fn run(self, context: &Context) -> Result<Done, CliError> {
         match self {
             Self::Status(args) => status::run(context, args).await,
-            Self::Pools(verb) => verb.run(context).await,
+            Self::Pools(verb) => Box::pin(verb.run(context)).await,
             Self::Agents(verb) => Box::pin(verb.run(context)).await,
+            Self::Drain(args) => Box::pin(drain::run(context, args)).await,
+            Self::Resume(args) => resume::run(context, args).await,
             Self::Provision(args) => Box::pin(args.run(context)).await,
             Self::Config(verb) => verb.run(context).await,
             Self::Completions(args) => completions::run(&args),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub(crate) mod agent;
+mod intent;
 pub(crate) mod pool;
 pub(crate) mod provision;
 pub(crate) mod status;

@@ -53,6 +53,7 @@ pub(crate) fn pools() -> Vec<Pool> {
             ..AgentCounts::default()
         }),
         agent_count: 8,
+        wanted: 8,
         image: Some(PoolImage {
             alias: "linux".to_owned(),
             fingerprint: "9fd8d5c0ffee00112233".to_owned(),
@@ -96,6 +97,7 @@ pub(crate) fn pools() -> Vec<Pool> {
             ..AgentCounts::default()
         }),
         agent_count: 4,
+        wanted: 4,
         problems: vec![
             "storage pool full:\nno space left on device".to_owned(),
             "image is 40 days old".to_owned(),

@@ -11,6 +11,7 @@ mod drain;
 mod errors;
 mod fake;
 mod help;
+mod pauses;
 mod pools;
 mod provision;
 mod run;

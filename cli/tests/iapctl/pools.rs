@@ -101,7 +101,10 @@ fn json_has_a_version_and_the_names_of_the_interface() {
             "default"
           ],
           "spec_hash": "1f2e3d",
-          "queued_jobs": 3
+          "queued_jobs": 3,
+          "pause": null,
+          "count_override": null,
+          "wanted": 8
         },
         {
           "name": "linux-vm",
@@ -145,7 +148,10 @@ fn json_has_a_version_and_the_names_of_the_interface() {
           "instance_type": "virtual-machine",
           "profiles": [],
           "spec_hash": null,
-          "queued_jobs": null
+          "queued_jobs": null,
+          "pause": null,
+          "count_override": null,
+          "wanted": 4
         }
       ]
     }
@@ -258,6 +264,9 @@ fn a_pool_in_yaml_has_the_same_fields() {
     - default
     spec_hash: 1f2e3d
     queued_jobs: 3
+    pause: null
+    count_override: null
+    wanted: 8
     ");
 }
 

@@ -140,7 +140,7 @@ fn recycled_agents_are_replaced_a_few_at_a_time_and_busy_ones_are_left() {
                 ..
             }
         ));
-        assert!(!world.registrations[action.name()].job.is_some());
+        assert!(world.registrations[action.name()].job.is_none());
     }
 }
 
