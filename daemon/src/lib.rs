@@ -11,7 +11,9 @@
 //!                                                       PoolStatus │     └── Incus events: "look"
 //!                                                                  ▼
 //!                    iapctl ◄── gRPC, unix socket ◄── grpc ◄── PoolHandle
-//!                                                      └── PoolCommand ──► pool task
+//!                                                      ├── PoolCommand ──► pool task
+//!                                   pauses, counts ◄───┘
+//!                                  intents ──watch──► pool task
 //!  provision jobs:  grpc ─► provision task ─► incus
 //! ```
 //!
@@ -26,6 +28,9 @@
 //! 5. Missing information never deletes anything.
 //! 6. Stopping the daemon leaves agents running.
 //! 7. No admin credential ever enters a guest: [`registration`] makes each agent a key of its own.
+//!
+//! What operators want for a while (a pause, another count) is kept by [`intents`]; a wish for
+//! one agent ([`agent::Drain`]) is on its instance.
 //!
 //! Where to look: [`pool::plan`] decides (pure), [`pool::apply`] does, [`pool::reconciler`] is the
 //! loop, [`daemon`] wires everything together, `guest/` holds what runs inside instances.

@@ -26,6 +26,7 @@ pub mod reconciler;
 pub mod spec;
 mod spec_hash;
 pub mod status;
+pub mod why;
 
 use command::{CommandError, PoolCommand};
 use reconciler::{Order, Reconciler, Shared, Waker};
@@ -140,6 +141,7 @@ pub fn new(
         agents: Vec::new(),
         foreign: Vec::new(),
         problems: Vec::new(),
+        wait_reasons: Vec::new(),
         incus_reachable: true,
         was_seen: false,
         image: ImageStatus::default(),

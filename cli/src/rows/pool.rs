@@ -28,6 +28,7 @@ pub(crate) struct Pool {
     pause: Option<Pause>,
     count_override: Option<CountOverride>,
     wanted: u32,
+    wait_reasons: Vec<String>,
 }
 
 #[derive(Serialize, PartialEq, Clone, Default)]
@@ -97,6 +98,7 @@ impl From<v1::Pool> for Pool {
             pause: pool.pause.map(Pause::from),
             count_override: pool.count_override.map(CountOverride::from),
             wanted: pool.wanted,
+            wait_reasons: pool.wait_reasons,
         }
     }
 }
@@ -369,7 +371,14 @@ impl Show for Pool {
             lines.push(("count", self.count_text(now)));
         }
         if let Some(queued) = self.queued_jobs {
-            lines.push(("queued", format!("{queued} jobs wait for an agent")));
+            let mut text = format!("{queued} jobs wait for an agent");
+            if queued > 0 {
+                for reason in self.paused(now).iter().chain(&self.wait_reasons) {
+                    text.push('\n');
+                    text.push_str(&plain(reason));
+                }
+            }
+            lines.push(("queued", text));
         }
         if let Some(image) = &self.image {
             let mut value = image.text();

@@ -86,6 +86,7 @@ pub(crate) fn pools() -> Vec<Pool> {
         profiles: vec!["default".to_owned()],
         spec_hash: "1f2e3d".to_owned(),
         queued_jobs: Some(3),
+        wait_reasons: vec!["at capacity: all 8 agents are busy".to_owned()],
         ..Pool::default()
     };
     let vm = Pool {

@@ -115,6 +115,8 @@ fn a_paused_pool_shows_by_whom_and_why() {
     why          paused by ana "cert swap"
     agents       0 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated
     queued       3 jobs wait for an agent
+                 paused by ana "cert swap"
+                 at capacity: all 8 agents are busy
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)
@@ -220,6 +222,7 @@ fn another_count_is_shown() {
     agents       12 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated
     count        12 agents by ana, 8 are configured
     queued       3 jobs wait for an agent
+                 at capacity: all 8 agents are busy
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)

@@ -78,6 +78,7 @@ pub(super) fn pool(status: &PoolStatus, intent: &Effective) -> v1::Pool {
         profiles: spec.instance.profiles.clone(),
         spec_hash: status.spec_hash.clone(),
         queued_jobs: status.azure.waiting_jobs,
+        wait_reasons: status.wait_reasons.clone(),
         pause: intents::pause_message(intent),
         count_override: intents::count_message(intent),
         wanted: if status.removed {

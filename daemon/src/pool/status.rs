@@ -59,6 +59,8 @@ pub struct PoolStatus {
     pub foreign: Vec<String>,
     /// What keeps it from being as wanted, in words, most important first.
     pub problems: Vec<String>,
+    /// Why jobs that wait do so, in words, most important first; empty when none is known to.
+    pub wait_reasons: Vec<String>,
     /// The last look at Incus worked.
     pub incus_reachable: bool,
     /// Instances and registrations were listed at least once since the start.

@@ -252,3 +252,25 @@ async fn recycled_agents_are_replaced_one_by_one_and_a_busy_one_finishes() -> an
     settled(&host, 3).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_job_is_told_why_it_waits() -> anyhow::Result<()> {
+    let host = settled_host(1).await?;
+    let first = queue(&host, Duration::from_secs(6))?;
+    running(&host, first).await?;
+    let second = queue(&host, Duration::ZERO)?;
+    wait::until("the reason", SOON, async || {
+        let reasons = host.status().await?.wait_reasons;
+        let full = |reason: &String| reason == "at capacity: all 1 agents are busy";
+        Ok(reasons.iter().any(full).then_some(()))
+    })
+    .await
+    .with_context(|| host.log())?;
+    runs_once(&host, first).await?;
+    runs_once(&host, second).await?;
+    wait::until("nothing to wait for", SOON, async || {
+        Ok(host.status().await?.wait_reasons.is_empty().then_some(()))
+    })
+    .await
+    .with_context(|| host.log())
+}

@@ -10,6 +10,7 @@ use super::super::azure_link::CredentialState;
 use super::super::ledger::Entry;
 use super::super::plan;
 use super::super::status::{AgentStatus, AzureStatus, PassReport, PoolStatus};
+use super::super::why;
 use super::Reconciler;
 
 impl Reconciler {
@@ -27,8 +28,18 @@ impl Reconciler {
             credential: view.credential,
             breaker: view.breaker.clone(),
             listed_at: view.list.as_ref().map(|list| list.at),
-            waiting_jobs: view.list.as_ref().and_then(|list| list.waiting_jobs),
+            waiting_jobs: view
+                .list
+                .as_ref()
+                .and_then(|list| u32::try_from(list.waiting_jobs.as_ref()?.len()).ok()),
         };
+        let states: Vec<AgentState> = agents.iter().map(|agent| agent.state).collect();
+        let wait_reasons = view.list.as_ref().map_or_else(Vec::new, |list| {
+            let all = list.agents.values();
+            let capabilities: Vec<_> = all.map(|agent| &agent.capabilities).collect();
+            let waiting = list.waiting_jobs.as_deref().unwrap_or_default();
+            why::wait_reasons(waiting, &capabilities, &states)
+        });
         drop(view);
         let mut status = PoolStatus {
             spec: Arc::clone(&self.order.spec),
@@ -40,6 +51,7 @@ impl Reconciler {
             agents,
             foreign: self.foreign.clone(),
             problems: Vec::new(),
+            wait_reasons,
             incus_reachable: self.incus_error.is_none(),
             was_seen: self.was_seen && self.seen.registrations.is_some(),
             image: self.image.clone(),
