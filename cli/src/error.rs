@@ -120,8 +120,14 @@ pub(crate) fn daemon_is_gone(status: &Status) -> bool {
     // Where the connection broke. How that is told depends on the moment; a status that the
     // daemon sent has no source.
     let broke = std::error::Error::source(status).is_some();
-    // With an ErrorInfo the daemon says that something else is unavailable.
-    broke || status.code() == Code::Unavailable && status.get_error_details().error_info().is_none()
+    if broke || status.code() != Code::Unavailable {
+        return broke;
+    }
+    // With another reason the daemon says that something else is unavailable.
+    let details = status.get_error_details();
+    details
+        .error_info()
+        .is_none_or(|info| info.reason == "STOPPING")
 }
 
 fn status_text(status: &Status) -> String {

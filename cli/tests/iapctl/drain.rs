@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use tonic::Status;
 
 use super::data::{agent, answers, busy, draining, say};
-use super::fake::{Answers, Beat, Fake, Scripts, not_found};
+use super::fake::{Answers, Beat, Fake, Scripts, not_found, stopping};
 use super::run::{iapctl, interrupted};
 
 const BUSY: &str = "linux-h1-k3v9x";
@@ -132,6 +132,25 @@ fn the_wait_goes_on_when_the_daemon_restarts() {
     let gone = Beat::Fail(Status::unavailable("the daemon is shutting down"));
     let first = vec![Beat::Say(vec![draining(busy(BUSY))]), gone];
     let fake = with_changes(vec![first, say([vec![]])]);
+    assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY}")), @"
+    drained: 1/1
+    --- stderr
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    note: the daemon went away, trying again
+    note: the daemon is back
+    [time]  linux-h1-k3v9x  gone  instance and registration removed
+    ");
+}
+
+#[test]
+fn a_daemon_that_stops_in_good_order_is_waited_for_too() {
+    let fake = with_changes(vec![
+        vec![
+            Beat::Say(vec![draining(busy(BUSY))]),
+            Beat::Fail(stopping()),
+        ],
+        say([vec![]]),
+    ]);
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY}")), @"
     drained: 1/1
     --- stderr

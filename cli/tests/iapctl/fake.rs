@@ -204,3 +204,9 @@ fn rounded(at: Option<prost_types::Timestamp>) -> Option<prost_types::Timestamp>
     let seconds = (at?.seconds - now + 30) / 60;
     Some(prost_types::Timestamp { seconds, nanos: 0 })
 }
+
+/// Returns what a daemon that stops in good order ends its streams with.
+pub(crate) fn stopping() -> Status {
+    let details = ErrorDetails::with_error_info("STOPPING", "iapd", HashMap::new());
+    Status::with_error_details(tonic::Code::Unavailable, "the daemon is stopping", details)
+}
