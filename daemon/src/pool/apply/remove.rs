@@ -15,6 +15,10 @@ use super::{ApplyError, Context, shell};
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 const DELETE_DEADLINE: Duration = Duration::from_secs(60);
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
+/// An agent that is told to end has its job cancelled within this, or it is killed.
+const ENDING_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks whether it has ended.
+const ENDING_LOOK: Duration = Duration::from_millis(500);
 /// Exit code of the probe when a worker runs.
 const WORKER_RUNS: i32 = 10;
 
@@ -35,6 +39,9 @@ pub async fn remove(
             let _ = context.link.azure().disable_agent(pool, id, name).await;
         }
     }
+    if reason == ReapReason::Deadline {
+        end_job(context, name).await;
+    }
     info!(agent = name, reason = reason.as_str(), "removing instance");
     context
         .project
@@ -46,6 +53,31 @@ pub async fn remove(
         .delete(name, DELETE_DEADLINE)
         .await
         .map_err(ApplyError::incus("cannot delete the instance"))
+}
+
+/// Lets a listener end its job as it does when its host shuts down: Azure learns at once that the
+/// job is over, instead of when the job's lock lapses ten minutes later. Best effort.
+async fn end_job(context: &Context, name: &str) {
+    let exec = shell("iapd-stop", include_str!("../../guest/stop.sh"), Vec::new());
+    if context
+        .project
+        .exec(name, &exec, PROBE_DEADLINE)
+        .await
+        .is_err()
+    {
+        return;
+    }
+    let ends = async {
+        loop {
+            tokio::time::sleep(ENDING_LOOK).await;
+            match context.project.instance(name).await {
+                Ok(Some(instance)) if instance.status.is_running() => {}
+                Ok(_) => return,
+                Err(_) => {}
+            }
+        }
+    };
+    let _ = tokio::time::timeout(ENDING_PATIENCE, ends).await;
 }
 
 async fn prove_dead(
