@@ -18,6 +18,10 @@ use super::breaker::Allowance;
 use super::in_flight::InFlight;
 use super::ledger::{Entry, Ledger};
 
+mod slots;
+
+use slots::Slots;
+
 /// What a new agent may take beyond `startupGracePeriod` before it counts as never come online:
 /// Azure's own view of it lags.
 const STARTUP_SLACK: Duration = Duration::from_secs(60);
@@ -490,138 +494,6 @@ fn adjust_count(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight
         .take(at_once.saturating_sub(slots.leaving_soon))
     {
         plan.actions.push(candidate.dismiss(candidate.replaced_for));
-    }
-}
-
-/// An agent that may be asked to go.
-struct Candidate {
-    name: String,
-    state: AgentState,
-    outdated: bool,
-    replaced_for: DrainReason,
-    azure_agent_id: Option<i64>,
-    first_seen: Instant,
-}
-
-impl Candidate {
-    fn dismiss(&self, reason: DrainReason) -> Action {
-        let name = self.name.clone();
-        if self.state == AgentState::Registering && self.azure_agent_id.is_none() {
-            return Action::Remove {
-                name,
-                azure_agent_id: None,
-                reason: ReapReason::Surplus,
-                proof: Proof::None,
-            };
-        }
-        Action::NoteDrain {
-            name,
-            drain: Drain::Finish,
-            reason,
-        }
-    }
-}
-
-/// Who holds the pool's slots.
-struct Slots {
-    /// Launches that wait for their turn.
-    waiting: Vec<String>,
-    /// All launches in flight.
-    launching: usize,
-    /// Agents that are there and not asked to leave.
-    present: usize,
-    /// Agents asked to leave that still hold a slot.
-    leaving: usize,
-    /// Those of them that have no job to wait for.
-    leaving_soon: usize,
-    /// Instances that an operation of an earlier life may still be making or removing: no slot of
-    /// theirs is filled, and nobody goes because of them.
-    unsettled: usize,
-    candidates: Vec<Candidate>,
-}
-
-impl Slots {
-    fn count(
-        situation: &Situation<'_>,
-        ledger: &Ledger,
-        in_flight: &InFlight,
-        plan: &Plan,
-    ) -> Self {
-        let launches = in_flight.launches();
-        let mut slots = Self {
-            waiting: launches
-                .iter()
-                .filter(|l| l.1)
-                .map(|l| l.0.to_owned())
-                .collect(),
-            launching: launches.len(),
-            present: 0,
-            leaving: 0,
-            leaving_soon: 0,
-            unsettled: 0,
-            candidates: Vec::new(),
-        };
-        for (name, entry) in ledger.iter() {
-            let doing = in_flight.doing(name);
-            if doing == Some(Doing::Launch) {
-                continue; // Counted among the launches.
-            }
-            let planned = plan.actions.iter().find(|action| action.name() == name);
-            if matches!(planned, Some(Action::Remove { .. })) {
-                continue;
-            }
-            let state = state_of(entry, doing, situation.now);
-            if !state.holds_slot() {
-                continue;
-            }
-            if !entry.settled {
-                slots.unsettled += 1;
-                continue;
-            }
-            if entry.drain().leaves() {
-                slots.leaving += 1;
-                slots.leaving_soon += usize::from(state != AgentState::Busy);
-                continue;
-            }
-            slots.present += 1;
-            let idle = matches!(
-                state,
-                AgentState::Registering | AgentState::Starting | AgentState::Idle
-            );
-            // Adopting is about to begin: it can be dropped in the same pass.
-            let free = doing.is_none() && (planned.is_none());
-            if idle && free && entry.is_due(situation.now) {
-                slots.candidates.push(Candidate {
-                    name: name.clone(),
-                    state,
-                    outdated: is_to_be_replaced(situation, entry),
-                    replaced_for: match entry.drain() {
-                        Drain::Recycle => DrainReason::Requested,
-                        _ => DrainReason::Outdated,
-                    },
-                    azure_agent_id: entry.azure_agent_id,
-                    first_seen: entry.first_seen,
-                });
-            }
-        }
-        // Old builds first, then those that are not ready yet, then the youngest.
-        slots.candidates.sort_by(|a, b| {
-            (b.outdated, a.state, b.first_seen, &a.name).cmp(&(
-                a.outdated,
-                b.state,
-                a.first_seen,
-                &b.name,
-            ))
-        });
-        slots
-    }
-
-    fn staying(&self) -> usize {
-        self.launching + self.present
-    }
-
-    fn held(&self) -> usize {
-        self.launching + self.present + self.leaving + self.unsettled
     }
 }
 

@@ -9,11 +9,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,10 +40,13 @@ use super::status::{ImageStatus, PassReport, PoolKey, PoolStatus};
 
 mod act;
 mod ended;
+mod intents;
 mod report;
 mod requests;
+mod waker;
 
 use requests::Requests;
+pub use waker::Waker;
 
 /// The alias is looked up again when it was not for this long: an event may be lost.
 const IMAGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -51,8 +54,6 @@ const IMAGE_INTERVAL: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// While events come and nothing is on its way, looking without a reason is this much rarer.
 const CALM: u32 = 3;
-/// Instants and the wall clock may drift apart: nothing by the latter is awaited for longer.
-const LONGEST_WALL_WAIT: Duration = Duration::from_secs(60);
 /// Passes do not follow each other faster, so that a storm of events costs little.
 const CLOSEST_PASSES: Duration = Duration::from_millis(10);
 
@@ -84,31 +85,6 @@ pub struct Shared {
     pub intents: watch::Receiver<Arc<IntentSet>>,
     /// Where counts go.
     pub metrics: Arc<Metrics>,
-}
-
-/// Wakes a pool's task for Incus events. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Waker {
-    look: Arc<Notify>,
-    image: Arc<Notify>,
-    is_listening: Arc<AtomicBool>,
-}
-
-impl Waker {
-    /// Something happened to an instance.
-    pub fn look_again(&self) {
-        self.look.notify_one();
-    }
-
-    /// Events come, or they do not.
-    pub fn set_listening(&self, is_listening: bool) {
-        self.is_listening.store(is_listening, Ordering::Relaxed);
-    }
-
-    /// Something happened to an image or an alias.
-    pub fn look_at_image(&self) {
-        self.image.notify_one();
-    }
 }
 
 /// Why a pass runs.
@@ -334,22 +310,6 @@ impl Reconciler {
         retries.fold(due, Instant::min).max(now + CLOSEST_PASSES)
     }
 
-    /// When a wish of an operator lapses, or a deadline passes.
-    fn operators_due_at(&self, now: Instant) -> Option<Instant> {
-        let wall = Timestamp::now();
-        let deadlines = self
-            .ledger
-            .iter()
-            .filter(|(name, entry)| {
-                entry.instance.is_some() && self.in_flight.doing(name).is_none()
-            })
-            .filter_map(|(_, entry)| entry.drain().deadline());
-        let first = deadlines.chain(self.intent.next_lapse).min()?;
-        let ahead = Duration::try_from(first.duration_since(wall)).unwrap_or_default();
-        // Set back or forward, the wall clock is looked at again after a while.
-        Some(now + ahead.min(LONGEST_WALL_WAIT))
-    }
-
     /// Whether nothing is expected to change but by an event, and events come.
     fn is_calm(&self, now: Instant) -> bool {
         self.waker.is_listening.load(Ordering::Relaxed)
@@ -555,39 +515,6 @@ impl Reconciler {
                 }
             }
             Err(error) => debug!(error = %chain(&error), "cannot list operations"),
-        }
-    }
-
-    fn take_intents(&mut self, wall: Timestamp) {
-        let set = Arc::clone(&self.intents.borrow_and_update());
-        let intent = set.effective(&self.order.spec.name, wall);
-        self.intents_revision = set.revision;
-        if intent == self.intent {
-            return;
-        }
-        match (&self.intent.pause, &intent.pause) {
-            (old, Some(pause)) if old.as_ref() != Some(pause) => info!(
-                reason = pause.reason,
-                user = pause.who.user,
-                until = pause.until.map(|until| until.to_string()),
-                "paused: no new agents, idle ones leave, busy ones finish"
-            ),
-            (Some(_), None) => info!("paused no more"),
-            _ => {}
-        }
-        if self.intent.count != intent.count {
-            let count = intent.count.as_ref().map(|count| count.count);
-            let configured = self.order.spec.agent_count;
-            info!(count, configured, "number of agents changed for a while");
-        }
-        self.intent = intent;
-    }
-
-    fn wanted(&self) -> u32 {
-        if self.order.removed {
-            0
-        } else {
-            self.intent.wanted(self.order.spec.agent_count)
         }
     }
 
