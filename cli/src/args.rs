@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 use iap_common::socket;
+use jiff::{Timestamp, ZonedDateTime, civil};
 
 use crate::commands::Command;
+use crate::error::CliError;
 
 const REFERENCE: &str = "\
 Examples:
   iapctl status
   iapctl agents ls --watch
   iapctl agents drain linux-h1-k3v9x --reason 'kernel update'
+  iapctl pools pause linux -m 'cert swap' --for 30m
+  iapctl drain -m 'kernel 6.12' --deadline 2h
   iapctl provision --base images:ubuntu/24.04 --target linux --script tools.sh --watch
 
 Formats (-o):
@@ -151,9 +155,124 @@ impl FromStr for DurationArg {
     }
 }
 
+impl DurationArg {
+    pub(crate) fn message(self) -> prost_types::Duration {
+        prost_types::Duration::try_from(self.0).unwrap_or_default()
+    }
+}
+
+/// When a wish lapses by itself.
+#[derive(Args, Clone, Default)]
+pub(crate) struct UntilArgs {
+    /// Lapse by itself after this long
+    #[arg(
+        long = "for",
+        id = "for",
+        value_name = "DURATION",
+        conflicts_with = "until"
+    )]
+    lasting: Option<DurationArg>,
+    /// Lapse by itself then: 18:00, or 2026-11-25T18:00, by this host's clock
+    #[arg(long, value_name = "TIME")]
+    until: Option<TimeArg>,
+}
+
+impl UntilArgs {
+    /// Returns when it lapses; `None` = not by itself.
+    pub(crate) fn at(&self) -> Result<Option<prost_types::Timestamp>, CliError> {
+        let now = ZonedDateTime::now();
+        let at = match (self.lasting, self.until) {
+            (Some(DurationArg(lasting)), _) => now.timestamp().checked_add(lasting),
+            (None, Some(time)) => time.next(&now),
+            (None, None) => return Ok(None),
+        };
+        let at = at.map_err(|_| CliError::usage("there is no such time", "ask for less"))?;
+        if at <= now.timestamp() {
+            return Err(CliError::usage(
+                "that time is not ahead",
+                "name a later one, or how long with --for",
+            ));
+        }
+        Ok(Some(prost_types::Timestamp {
+            seconds: at.as_second(),
+            nanos: at.subsec_nanosecond(),
+        }))
+    }
+}
+
+/// A point in time on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum TimeArg {
+    /// Of today, or of tomorrow when that is past.
+    Clock(civil::Time),
+    Local(civil::DateTime),
+    Exact(Timestamp),
+}
+
+impl TimeArg {
+    fn next(self, now: &ZonedDateTime) -> Result<Timestamp, jiff::Error> {
+        match self {
+            Self::Exact(at) => Ok(at),
+            Self::Local(at) => Ok(at.to_zoned_datetime(now.time_zone().clone())?.timestamp()),
+            Self::Clock(time) => {
+                let of = |date: civil::Date| {
+                    date.to_datetime(time)
+                        .to_zoned_datetime(now.time_zone().clone())
+                };
+                let today = of(now.date())?;
+                let at = if today > *now {
+                    today
+                } else {
+                    of(now.date().tomorrow()?)?
+                };
+                Ok(at.timestamp())
+            }
+        }
+    }
+}
+
+impl FromStr for TimeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(time) = civil::Time::strptime("%H:%M", text) {
+            return Ok(Self::Clock(time));
+        }
+        if let Ok(at) = text.parse() {
+            return Ok(Self::Exact(at));
+        }
+        text.parse().map(Self::Local).map_err(|_| {
+            "not a time such as 18:00, 2026-11-25T18:00 or 2026-11-25T18:00Z".to_owned()
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_time_is_the_next_one_and_dates_are_local() {
+        let now: ZonedDateTime = "2026-11-25T17:30[+02:00]".parse().unwrap();
+        let next = |text: &str| {
+            let time = text.parse::<TimeArg>()?;
+            time.next(&now)
+                .map(|at| at.to_string())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(next("18:00").as_deref(), Ok("2026-11-25T16:00:00Z"));
+        assert_eq!(next("17:30").as_deref(), Ok("2026-11-26T15:30:00Z"));
+        assert_eq!(
+            next("2026-12-01T08:00").as_deref(),
+            Ok("2026-12-01T06:00:00Z")
+        );
+        assert_eq!(
+            next("2026-12-01T08:00Z").as_deref(),
+            Ok("2026-12-01T08:00:00Z")
+        );
+        assert!(next("25:00").is_err());
+        assert!(next("soon").is_err());
+    }
 
     #[test]
     fn durations_are_plain_seconds_or_carry_units() {

@@ -22,12 +22,15 @@ mod audit;
 mod auth;
 mod completions;
 mod config;
+mod confirm;
 mod doctor;
+mod drain;
 mod events;
 mod jobs;
 mod logs;
 mod pools;
 mod provision;
+mod resume;
 mod status;
 mod version;
 mod watch;
@@ -39,12 +42,14 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Status(status::StatusArgs),
-    /// Look at pools
+    /// Look at pools, pause, scale and recycle them
     #[command(alias = "pool", subcommand)]
     Pools(pools::Pools),
     /// Look at agents, drain and remove them
     #[command(alias = "agent", subcommand)]
     Agents(agents::Agents),
+    Drain(drain::DrainArgs),
+    Resume(resume::ResumeArgs),
     Provision(provision::Provision),
     /// Look at jobs that have ended
     #[command(alias = "job", subcommand)]
@@ -68,8 +73,10 @@ impl Command {
     pub(crate) async fn run(self, context: &Context) -> Result<Done, CliError> {
         match self {
             Self::Status(args) => status::run(context, args).await,
-            Self::Pools(verb) => verb.run(context).await,
+            Self::Pools(verb) => Box::pin(verb.run(context)).await,
             Self::Agents(verb) => Box::pin(verb.run(context)).await,
+            Self::Drain(args) => Box::pin(drain::run(context, args)).await,
+            Self::Resume(args) => resume::run(context, args).await,
             Self::Provision(args) => Box::pin(args.run(context)).await,
             Self::Jobs(verb) => verb.run(context).await,
             Self::Events(args) => events::run(context, args).await,

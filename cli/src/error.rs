@@ -38,6 +38,9 @@ pub(crate) enum CliError {
     /// A wait ended before what it waited for; that goes on.
     #[error("{what}")]
     TimedOut { what: String, hint: String },
+    /// What is asked for does not fit what is.
+    #[error("{what}")]
+    Refused { what: String, hint: String },
     /// The daemon answered, and the answer is a failure.
     #[error("{what}")]
     Failed { what: String, hints: Vec<String> },
@@ -85,6 +88,7 @@ impl CliError {
             Self::Rpc(status) => status_code(status),
             Self::Usage { .. } => USAGE,
             Self::TimedOut { .. } => TIMED_OUT,
+            Self::Refused { .. } => REFUSED,
             Self::Failed { .. }
             | Self::Read { .. }
             | Self::Run { .. }
@@ -107,7 +111,9 @@ impl CliError {
                 vec!["what does the daemon say? see: journalctl -u iapd -n 50".to_owned()]
             }
             Self::Rpc(status) => status_hints(status),
-            Self::Usage { hint, .. } | Self::TimedOut { hint, .. } => vec![hint.clone()],
+            Self::Usage { hint, .. } | Self::TimedOut { hint, .. } | Self::Refused { hint, .. } => {
+                vec![hint.clone()]
+            }
             Self::Failed { hints, .. } => hints.clone(),
             Self::Read { .. } | Self::Run { .. } | Self::Output(_) | Self::Runtime(_) => vec![],
         }

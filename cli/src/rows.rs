@@ -9,6 +9,7 @@ pub(crate) mod agent;
 pub(crate) mod auth;
 pub(crate) mod doctor;
 pub(crate) mod history;
+mod intent;
 pub(crate) mod pool;
 pub(crate) mod provision;
 pub(crate) mod status;

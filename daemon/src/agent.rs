@@ -11,6 +11,7 @@
 //! This module knows the names of the facts and how states follow from them. It does no I/O and
 //! reads no clock.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -51,14 +52,18 @@ pub mod tag {
 /// rest of that instance's life, and the agent must not look finished for ever.
 pub const DOORBELL_WINDOW: Duration = Duration::from_secs(10);
 
-/// The wish to finish and go, kept on the instance.
+/// The wish to finish and go, kept on the instance. The greater wish is the more urgent one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Drain {
     /// No such wish.
     #[default]
     No,
+    /// Go when others have taken its place.
+    Recycle,
     /// Finish the job, then go.
     Finish,
+    /// Finish the job, then go, and be killed at this Unix time if that is not done.
+    FinishBy(Reverse<i64>),
     /// Go now, job or not.
     Force,
 }
@@ -69,16 +74,36 @@ impl Drain {
         match value {
             None | Some("") => Self::No,
             Some("force") => Self::Force,
-            Some(_) => Self::Finish,
+            Some("recycle") => Self::Recycle,
+            // What is not understood is a wish to go all the same, and never to be killed.
+            Some(value) => value
+                .strip_prefix("finish;by=")
+                .and_then(|by| by.parse().ok())
+                .map_or(Self::Finish, |by| Self::FinishBy(Reverse(by))),
         }
     }
 
     /// Returns the value of [`key::DRAIN`].
-    pub fn as_value(self) -> Option<&'static str> {
+    pub fn as_value(self) -> Option<String> {
         match self {
             Self::No => None,
-            Self::Finish => Some("finish"),
-            Self::Force => Some("force"),
+            Self::Recycle => Some("recycle".into()),
+            Self::Finish => Some("finish".into()),
+            Self::FinishBy(Reverse(by)) => Some(format!("finish;by={by}")),
+            Self::Force => Some("force".into()),
+        }
+    }
+
+    /// Returns whether it is to go now, or as soon as its job ends.
+    pub fn leaves(self) -> bool {
+        self >= Self::Finish
+    }
+
+    /// Returns when it is killed if it is still there.
+    pub fn deadline(self) -> Option<Timestamp> {
+        match self {
+            Self::FinishBy(Reverse(by)) => Timestamp::from_second(by).ok(),
+            _ => None,
         }
     }
 }

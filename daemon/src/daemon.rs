@@ -24,6 +24,7 @@ use crate::config::{self, ConfigError, Environment};
 use crate::doctor::Doctor;
 use crate::grpc::{self, Services};
 use crate::incus::Incus;
+use crate::intents::Intents;
 use crate::metrics::Metrics;
 use crate::pool::apply::AgentVersions;
 use crate::pool::reconciler::Shared;
@@ -148,6 +149,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
         )
     })?;
     let _lock = lock::take(&spec.state_dir)?;
+    let intents = Arc::new(Intents::load(&spec.state_dir));
     let listener = socket::listen(&spec.socket).await?;
 
     let stop = CancellationToken::new();
@@ -177,6 +179,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     let services = Services {
         pools: pools.clone(),
         reloader: Arc::clone(reloader),
+        intents: Arc::clone(&intents),
         provisioner,
         incus: incus_is.clone(),
         doctor,
@@ -237,6 +240,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
                 gate_width: cores,
                 keys,
                 versions: Arc::new(AgentVersions::default()),
+                intents: intents.watch(),
                 metrics,
                 store,
             };

@@ -20,6 +20,7 @@ use iap_common::v1::provision_service_server::ProvisionServiceServer;
 
 use crate::daemon::health::IncusHealth;
 use crate::doctor::Doctor;
+use crate::intents::Intents;
 use crate::pool::PoolHandle;
 use crate::pool::status::PoolStatus;
 use crate::provision::Provisioner;
@@ -35,6 +36,7 @@ mod daemon;
 mod ended_log;
 mod events;
 mod history;
+mod intents;
 mod peer;
 mod pool;
 mod provision;
@@ -52,6 +54,8 @@ pub struct Services {
     pub pools: watch::Receiver<Pools>,
     /// Reads the configuration again.
     pub reloader: Arc<Reloader>,
+    /// What operators want for a while.
+    pub intents: Arc<Intents>,
     /// Makes images.
     pub provisioner: Provisioner,
     /// Whether Incus answers, and what it is.

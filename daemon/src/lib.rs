@@ -11,7 +11,9 @@
 //!                                                       PoolStatus │     └── Incus events: "look"
 //!                                                                  ▼
 //!                    iapctl ◄── gRPC, unix socket ◄── grpc ◄── PoolHandle
-//!                                                      └── PoolCommand ──► pool task
+//!                                                      ├── PoolCommand ──► pool task
+//!                                   pauses, counts ◄───┘
+//!                                  intents ──watch──► pool task
 //!  provision jobs:  grpc ─► provision task ─► incus
 //! ```
 //!
@@ -27,6 +29,9 @@
 //! 6. Stopping the daemon leaves agents running.
 //! 7. No admin credential ever enters a guest: [`registration`] makes each agent a key of its own.
 //!
+//! What operators want for a while (a pause, another count) is kept by [`intents`]; a wish for
+//! one agent ([`agent::Drain`]) is on its instance.
+//!
 //! Where to look: [`pool::plan`] decides (pure), [`pool::apply`] does, [`pool::reconciler`] is the
 //! loop, [`doctor`] says what is wrong, [`auth_check`] tries what credentials can do, [`daemon`]
 //! wires everything together, `guest/` holds what runs inside instances.
@@ -41,6 +46,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod grpc;
 pub mod incus;
+pub mod intents;
 pub mod metrics;
 pub mod pool;
 pub mod provision;

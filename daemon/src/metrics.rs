@@ -63,6 +63,7 @@ pub struct Metrics {
     calls: Family<CallLabel, Counter>,
     agents: Family<StateLabel, Gauge>,
     wanted: Family<PoolLabel, Gauge>,
+    paused: Family<PoolLabel, Gauge>,
     launches_braked: Family<PoolLabel, Gauge>,
     azure_usable: Family<PoolLabel, Gauge>,
     waiting_jobs: Family<PoolLabel, Gauge>,
@@ -87,6 +88,7 @@ impl Default for Metrics {
             calls: Family::default(),
             agents: Family::default(),
             wanted: Family::default(),
+            paused: Family::default(),
             launches_braked: Family::default(),
             azure_usable: Family::default(),
             waiting_jobs: Family::default(),
@@ -149,8 +151,13 @@ impl Metrics {
         r.register("agents", "Agents by state", self.agents.clone());
         r.register(
             "agents_wanted",
-            "Configured number of agents",
+            "Number of agents the pool keeps now; 0 while it is paused",
             self.wanted.clone(),
+        );
+        r.register(
+            "pool_paused",
+            "1 while an operator paused the pool or the host",
+            self.paused.clone(),
         );
         r.register(
             "launch_breaker_open",
@@ -258,6 +265,7 @@ impl Metrics {
     pub fn encode(&self, pools: &[std::sync::Arc<PoolStatus>]) -> Result<String, std::fmt::Error> {
         self.agents.clear();
         self.wanted.clear();
+        self.paused.clear();
         self.launches_braked.clear();
         self.azure_usable.clear();
         self.waiting_jobs.clear();
@@ -275,12 +283,9 @@ impl Metrics {
                     })
                     .inc();
             }
-            let wanted = if pool.removed {
-                0
-            } else {
-                i64::from(pool.spec.agent_count)
-            };
+            let (wanted, paused) = (i64::from(pool.wanted), i64::from(pool.is_paused));
             self.wanted.get_or_create(&label(name)).set(wanted);
+            self.paused.get_or_create(&label(name)).set(paused);
             let braked = i64::from(pool.launches.open);
             self.launches_braked.get_or_create(&label(name)).set(braked);
             self.azure_usable
@@ -353,6 +358,11 @@ mod tests {
             rejected_at: at(rejected_at),
         };
         Arc::new(PoolStatus {
+            wanted: 0,
+            is_paused: false,
+            intents_revision: 0,
+            wait_reasons: Vec::new(),
+            was_seen: true,
             spec: Arc::new(loaded.spec.pools[0].clone()),
             spec_hash: String::new(),
             removed: false,

@@ -29,6 +29,7 @@ pub mod reconciler;
 pub mod spec;
 mod spec_hash;
 pub mod status;
+pub mod why;
 
 use command::{CommandError, PoolCommand};
 use reconciler::{Order, Reconciler, Shared, Waker};
@@ -137,12 +138,17 @@ pub fn new(
         spec_hash: order.spec.spec_hash(),
         spec: Arc::clone(&order.spec),
         removed: order.removed,
+        wanted: 0,
+        is_paused: false,
+        intents_revision: 0,
         agents: Vec::new(),
         foreign: Vec::new(),
         looks_cloned: false,
         problems: Vec::new(),
         instances_known: false,
+        wait_reasons: Vec::new(),
         incus_reachable: true,
+        was_seen: false,
         image: ImageStatus::default(),
         launches: breaker::BreakerStatus::default(),
         azure: AzureStatus::default(),

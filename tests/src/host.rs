@@ -362,6 +362,11 @@ impl Host {
         Ok(AgentServiceClient::new(self.channel().await?))
     }
 
+    /// Returns a client of the pool service.
+    pub async fn pool_service(&self) -> anyhow::Result<PoolServiceClient<Channel>> {
+        Ok(PoolServiceClient::new(self.channel().await?))
+    }
+
     /// Returns a client of the daemon service.
     pub async fn daemon_service(&self) -> anyhow::Result<DaemonServiceClient<Channel>> {
         Ok(DaemonServiceClient::new(self.channel().await?))

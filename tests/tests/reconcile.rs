@@ -11,6 +11,7 @@ mod reconcile {
     mod ghosts;
     mod kills;
     mod neighbours;
+    mod pauses;
     mod world;
 }
 

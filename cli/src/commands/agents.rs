@@ -5,7 +5,6 @@ use clap::Subcommand;
 use super::{Context, Done};
 use crate::error::CliError;
 
-mod confirm;
 mod drain;
 mod logs;
 mod ls;

@@ -18,12 +18,13 @@ pub(crate) struct Agent {
     azure_agent_id: Option<i64>,
     pub(crate) job: Option<Job>,
     image_fingerprint: Option<String>,
-    outdated: bool,
+    pub(crate) outdated: bool,
     instance_status: Option<String>,
     azure_status: Option<String>,
     azure_enabled: bool,
     project: Option<String>,
     location: Option<String>,
+    pub(crate) drain_deadline: Option<Time>,
 }
 
 #[derive(Serialize, PartialEq, Clone)]
@@ -56,6 +57,7 @@ impl From<v1::Agent> for Agent {
             azure_enabled: agent.azure_enabled,
             project: filled(agent.project),
             location: filled(agent.location),
+            drain_deadline: Time::of(agent.drain_deadline),
         }
     }
 }
@@ -112,6 +114,11 @@ impl Job {
 impl Agent {
     pub(crate) fn is_busy(&self) -> bool {
         self.state == "busy"
+    }
+
+    /// Whether the earlier tool made it; it is left alone.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.state == "foreign"
     }
 
     /// Returns the state, and that it was asked to go.
@@ -224,6 +231,9 @@ impl Show for Agent {
         ];
         if let Some(detail) = &self.detail {
             lines.push(("detail", plain(detail)));
+        }
+        if let Some(deadline) = self.drain_deadline {
+            lines.push(("deadline", format!("killed at {}", deadline.local(now))));
         }
         lines.push(("age", self.age(now)));
         if let Some(job) = &self.job {

@@ -4,6 +4,7 @@ use iap_common::v1;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::intent::{CountOverride, Pause};
 use super::time::{Time, age, seconds};
 use super::{Column, NOTHING, Row, Show, column, filled, number, or_nothing, plain, short, word};
 
@@ -24,6 +25,10 @@ pub(crate) struct Pool {
     profiles: Vec<String>,
     spec_hash: Option<String>,
     queued_jobs: Option<u32>,
+    pause: Option<Pause>,
+    count_override: Option<CountOverride>,
+    wanted: u32,
+    wait_reasons: Vec<String>,
 }
 
 #[derive(Serialize, PartialEq, Clone, Default)]
@@ -90,6 +95,10 @@ impl From<v1::Pool> for Pool {
             profiles: pool.profiles,
             spec_hash: filled(pool.spec_hash),
             queued_jobs: pool.queued_jobs,
+            pause: pool.pause.map(Pause::from),
+            count_override: pool.count_override.map(CountOverride::from),
+            wanted: pool.wanted,
+            wait_reasons: pool.wait_reasons,
         }
     }
 }
@@ -213,8 +222,29 @@ impl Pool {
             .find(|breaker| breaker.is_open())
     }
 
-    /// Returns the most important problem in one line, and that there are more.
+    /// Returns by whom and why it is paused, if it is.
+    pub(crate) fn paused(&self, now: Timestamp) -> Option<String> {
+        self.pause.as_ref().map(|pause| pause.text(now))
+    }
+
+    /// Returns how many agents are kept, and where that is not what is configured, why.
+    pub(crate) fn count_text(&self, now: Timestamp) -> String {
+        match &self.count_override {
+            Some(count) => count.text(self.agent_count, now),
+            None => format!("{} agents, as configured", self.agent_count),
+        }
+    }
+
+    /// Returns what keeps it from working in one line: a pause, or the most important problem.
     fn problem(&self, now: Timestamp) -> String {
+        match self.paused(now) {
+            Some(paused) => paused,
+            None => self.trouble(now),
+        }
+    }
+
+    /// Returns the most important problem in one line, and that there are more.
+    fn trouble(&self, now: Timestamp) -> String {
         match (self.problems.as_slice(), self.open_breaker()) {
             ([], None) => NOTHING.to_owned(),
             ([], Some(breaker)) => breaker.trouble(now),
@@ -272,7 +302,7 @@ impl Row for Pool {
             counts.idle.to_string(),
             counts.starting.to_string(),
             counts.leaving.to_string(),
-            self.agent_count.to_string(),
+            self.wanted.to_string(),
             self.image
                 .as_ref()
                 .map_or_else(|| NOTHING.to_owned(), Image::text),
@@ -324,7 +354,7 @@ impl Show for Pool {
                 "agents",
                 format!(
                     "{} wanted: {} busy, {} idle, {} starting, {} leaving, {} troubled; {} outdated",
-                    self.agent_count,
+                    self.wanted,
                     counts.busy,
                     counts.idle,
                     counts.starting,
@@ -334,8 +364,21 @@ impl Show for Pool {
                 ),
             ),
         ];
+        if let Some(paused) = self.paused(now) {
+            lines.insert(2, ("why", paused));
+        }
+        if self.count_override.is_some() {
+            lines.push(("count", self.count_text(now)));
+        }
         if let Some(queued) = self.queued_jobs {
-            lines.push(("queued", format!("{queued} jobs wait for an agent")));
+            let mut text = format!("{queued} jobs wait for an agent");
+            if queued > 0 {
+                for reason in self.paused(now).iter().chain(&self.wait_reasons) {
+                    text.push('\n');
+                    text.push_str(&plain(reason));
+                }
+            }
+            lines.push(("queued", text));
         }
         if let Some(image) = &self.image {
             let mut value = image.text();

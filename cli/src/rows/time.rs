@@ -33,6 +33,16 @@ impl Time {
     }
 }
 
+impl Time {
+    /// Returns it by this host's clock: `18:00`, with its date where it is not today.
+    pub(crate) fn local(self, now: Timestamp) -> String {
+        let at = self.0.to_zoned_datetime(TimeZone::system());
+        let today = now.to_zoned_datetime(TimeZone::system()).date() == at.date();
+        let format = if today { "%H:%M" } else { "%Y-%m-%d %H:%M" };
+        at.strftime(format).to_string()
+    }
+}
+
 impl std::fmt::Display for Time {
     /// Writes whole seconds in UTC: `2026-11-24T11:32:55Z`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

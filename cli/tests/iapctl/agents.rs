@@ -75,7 +75,8 @@ fn an_agent_in_json_has_its_job_as_an_object() {
       "azure_status": "online",
       "azure_enabled": true,
       "project": "default",
-      "location": null
+      "location": null,
+      "drain_deadline": null
     }
     "#);
 }

@@ -53,6 +53,7 @@ pub(crate) fn pools() -> Vec<Pool> {
             ..AgentCounts::default()
         }),
         agent_count: 8,
+        wanted: 8,
         image: Some(PoolImage {
             alias: "linux".to_owned(),
             fingerprint: "9fd8d5c0ffee00112233".to_owned(),
@@ -85,6 +86,7 @@ pub(crate) fn pools() -> Vec<Pool> {
         profiles: vec!["default".to_owned()],
         spec_hash: "1f2e3d".to_owned(),
         queued_jobs: Some(3),
+        wait_reasons: vec!["at capacity: all 8 agents are busy".to_owned()],
         ..Pool::default()
     };
     let vm = Pool {
@@ -96,6 +98,7 @@ pub(crate) fn pools() -> Vec<Pool> {
             ..AgentCounts::default()
         }),
         agent_count: 4,
+        wanted: 4,
         problems: vec![
             "storage pool full:\nno space left on device".to_owned(),
             "image is 40 days old".to_owned(),

@@ -197,3 +197,24 @@ pub(crate) fn not_found(message: &str, hint: &str) -> Status {
     details.set_help(vec![tonic_types::HelpLink::new(hint, "")]);
     Status::with_error_details(tonic::Code::NotFound, message, details)
 }
+
+/// Returns a pause by Ana, of just now.
+pub(crate) fn pause(reason: &str, until: Option<prost_types::Timestamp>) -> v1::Pause {
+    v1::Pause {
+        reason: reason.to_owned(),
+        who: Some(v1::Who {
+            uid: Some(1000),
+            user: "ana".to_owned(),
+        }),
+        since: super::data::ago(0),
+        until,
+        host_wide: false,
+    }
+}
+
+/// Returns how many minutes ahead a time is, as the time itself: calls are compared as text.
+fn rounded(at: Option<prost_types::Timestamp>) -> Option<prost_types::Timestamp> {
+    let now = super::data::ago(0)?.seconds;
+    let seconds = (at?.seconds - now + 30) / 60;
+    Some(prost_types::Timestamp { seconds, nanos: 0 })
+}

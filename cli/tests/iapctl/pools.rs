@@ -101,7 +101,13 @@ fn json_has_a_version_and_the_names_of_the_interface() {
             "default"
           ],
           "spec_hash": "1f2e3d",
-          "queued_jobs": 3
+          "queued_jobs": 3,
+          "pause": null,
+          "count_override": null,
+          "wanted": 8,
+          "wait_reasons": [
+            "at capacity: all 8 agents are busy"
+          ]
         },
         {
           "name": "linux-vm",
@@ -145,7 +151,11 @@ fn json_has_a_version_and_the_names_of_the_interface() {
           "instance_type": "virtual-machine",
           "profiles": [],
           "spec_hash": null,
-          "queued_jobs": null
+          "queued_jobs": null,
+          "pause": null,
+          "count_override": null,
+          "wanted": 4,
+          "wait_reasons": []
         }
       ]
     }
@@ -181,6 +191,7 @@ fn a_pool_is_shown_with_all_that_is_known() {
     state        ok
     agents       8 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated
     queued       3 jobs wait for an agent
+                 at capacity: all 8 agents are busy
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)
@@ -258,6 +269,11 @@ fn a_pool_in_yaml_has_the_same_fields() {
     - default
     spec_hash: 1f2e3d
     queued_jobs: 3
+    pause: null
+    count_override: null
+    wanted: 8
+    wait_reasons:
+    - 'at capacity: all 8 agents are busy'
     ");
 }
 

@@ -27,7 +27,12 @@ pub(crate) fn command(fake: &Fake, arguments: &[&str]) -> Command {
 /// Runs `iapctl` with `arguments`, which are words without spaces, and returns what it did.
 pub(crate) fn iapctl(fake: &Fake, arguments: &str) -> String {
     let words: Vec<&str> = arguments.split_whitespace().collect();
-    let output = command(fake, &words).output().unwrap();
+    run(fake, &words)
+}
+
+/// Runs `iapctl` with arguments that may have spaces in them, and returns what it did.
+pub(crate) fn run(fake: &Fake, arguments: &[&str]) -> String {
+    let output = command(fake, arguments).output().unwrap();
     effect(fake, &output)
 }
 

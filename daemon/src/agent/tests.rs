@@ -208,8 +208,20 @@ async fn states_follow_from_what_is_seen() {
 
 #[test]
 fn drain_wishes_survive_as_configuration_values() {
-    for drain in [Drain::No, Drain::Finish, Drain::Force] {
-        assert_eq!(Drain::parse(drain.as_value()), drain);
+    let by = |second| Drain::FinishBy(std::cmp::Reverse(second));
+    let all = [
+        Drain::No,
+        Drain::Recycle,
+        Drain::Finish,
+        by(1_800_000_000),
+        by(1_700_000_000),
+        Drain::Force,
+    ];
+    assert!(all.is_sorted(), "each is more urgent than the one before");
+    for drain in all {
+        assert_eq!(Drain::parse(drain.as_value().as_deref()), drain);
     }
     assert_eq!(Drain::parse(Some("anything")), Drain::Finish);
+    assert_eq!(Drain::parse(Some("finish;by=soon")), Drain::Finish);
+    assert_eq!(by(i64::MAX).deadline(), None, "no such time");
 }

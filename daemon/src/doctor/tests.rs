@@ -67,6 +67,11 @@ pub(super) fn daemon(pools: Vec<PoolSpec>) -> DaemonSpec {
 
 pub(super) fn status(name: &str) -> PoolStatus {
     PoolStatus {
+        wanted: 0,
+        is_paused: false,
+        intents_revision: 0,
+        wait_reasons: Vec::new(),
+        was_seen: true,
         instances_known: true,
         spec: Arc::new(pool(name)),
         spec_hash: String::new(),
@@ -93,6 +98,7 @@ pub(super) fn status(name: &str) -> PoolStatus {
 
 pub(super) fn agent(name: &str, state: AgentState) -> AgentStatus {
     AgentStatus {
+        leave_by: None,
         name: name.into(),
         state,
         detail: String::new(),

@@ -1,19 +1,22 @@
 //! `AgentService`.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
+use jiff::Timestamp;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use iap_common::v1;
 use iap_common::v1::agent_service_server::AgentService;
 
+use crate::agent::Drain;
 use crate::pool::apply::evidence::{LOG_CAP, LOG_FILE};
-use crate::pool::command::PoolCommand;
+use crate::pool::command::{Chosen, PoolCommand};
 use crate::pool::{LogRead, PoolHandle};
 
 use super::{Services, convert, peer, status};
@@ -26,8 +29,91 @@ pub(super) type LogStream =
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Names in one request.
 const LARGEST_DRAIN: usize = 1000;
+/// Seconds; a deadline further ahead is a mistake.
+const LONGEST_DEADLINE: i64 = 366 * 86_400;
+
+/// Reads how urgently agents shall go.
+fn urgency(request: &v1::DrainAgentsRequest) -> Result<Drain, Status> {
+    if request.force {
+        return Ok(Drain::Force);
+    }
+    let Some(deadline) = request.deadline else {
+        return Ok(Drain::Finish);
+    };
+    let ahead = Duration::try_from(deadline)
+        .ok()
+        .and_then(|ahead| i64::try_from(ahead.as_secs()).ok())
+        .filter(|seconds| *seconds <= LONGEST_DEADLINE)
+        .ok_or_else(|| status::bad_request("a deadline is 0 seconds to 366 days ahead"))?;
+    Ok(Drain::FinishBy(Reverse(
+        Timestamp::now().as_second() + ahead,
+    )))
+}
 
 impl Services {
+    /// Returns which agents of which pools are meant. All or nothing: nobody is drained when a
+    /// name is wrong.
+    async fn chosen(
+        &self,
+        request: &v1::DrainAgentsRequest,
+    ) -> Result<Vec<(PoolHandle, Chosen)>, Status> {
+        let v1::DrainAgentsRequest {
+            names, pool, all, ..
+        } = request;
+        let pools = Arc::clone(&self.pools.borrow());
+        match (names.len(), pool.as_str(), all) {
+            (1..=LARGEST_DRAIN, "", false) => {}
+            (0, "", true) => {
+                let all = pools.iter().map(|pool| (pool.clone(), Chosen::All));
+                return Ok(all.collect());
+            }
+            (0, name, false) if !name.is_empty() => {
+                self.check_pool(name)?;
+                let own = pools.iter().filter(|pool| pool.key().name == *name);
+                return Ok(own.map(|pool| (pool.clone(), Chosen::All)).collect());
+            }
+            _ => {
+                return Err(status::bad_request(format!(
+                    "name 1 to {LARGEST_DRAIN} agents, or a pool, or all"
+                )));
+            }
+        }
+        let mut by_pool: BTreeMap<_, (PoolHandle, Vec<String>)> = BTreeMap::new();
+        for name in names {
+            let Some((pool, _, _)) = self.find_agent(name) else {
+                // It has gone since it was listed, which is what is asked for.
+                if matches!(self.store.ended_agent(name).await, Ok(Some(_))) {
+                    continue;
+                }
+                return Err(self.no_such_agent(name));
+            };
+            let entry = by_pool
+                .entry(pool.key().clone())
+                .or_insert_with(|| (pool, Vec::new()));
+            entry.1.push(name.clone());
+        }
+        let named = by_pool.into_values();
+        Ok(named
+            .map(|(pool, names)| (pool, Chosen::Named(names)))
+            .collect())
+    }
+
+    /// Returns the pools whose instances or registrations were not listed since the start.
+    fn unseen_pools(&self) -> Vec<String> {
+        let statuses = self.statuses();
+        let seen = |name: &str| {
+            let mut own = statuses.iter().filter(|status| status.spec.name == name);
+            own.clone().next().is_some() && own.all(|status| status.was_seen)
+        };
+        let spec = self.reloader.spec();
+        let configured = spec.pools.iter().map(|pool| pool.name.clone());
+        let all = configured.chain(statuses.iter().map(|status| status.spec.name.clone()));
+        let mut unseen: Vec<String> = all.filter(|name| !seen(name)).collect();
+        unseen.sort();
+        unseen.dedup();
+        unseen
+    }
+
     fn agents(&self, pool: &str, names: &[String]) -> Vec<v1::Agent> {
         self.statuses()
             .iter()
@@ -104,7 +190,13 @@ impl AgentService for Services {
         let services = self.clone();
         let stream = super::changes::changes(self, move || {
             let agents = services.agents(&pool, &names);
-            (agents.clone(), v1::WatchAgentsResponse { agents })
+            let unseen_pools = services.unseen_pools();
+            let key = (agents.clone(), unseen_pools.clone());
+            let message = v1::WatchAgentsResponse {
+                agents,
+                unseen_pools,
+            };
+            (key, message)
         });
         Ok(Response::new(Box::pin(stream)))
     }
@@ -114,43 +206,23 @@ impl AgentService for Services {
         request: Request<v1::DrainAgentsRequest>,
     ) -> Result<Response<v1::DrainAgentsResponse>, Status> {
         let asker = peer::asker(&request);
-        let v1::DrainAgentsRequest {
-            names,
-            reason,
-            force,
-        } = request.into_inner();
-        if names.is_empty() || names.len() > LARGEST_DRAIN {
-            return Err(status::bad_request(format!(
-                "name 1 to {LARGEST_DRAIN} agents"
-            )));
-        }
-        // All or nothing: nobody is drained when a name is wrong.
-        let mut by_pool: BTreeMap<_, (PoolHandle, Vec<String>)> = BTreeMap::new();
-        for name in &names {
-            let Some((pool, _, _)) = self.find_agent(name) else {
-                // It has gone since it was listed, which is what is asked for.
-                if matches!(self.store.ended_agent(name).await, Ok(Some(_))) {
-                    continue;
-                }
-                return Err(self.no_such_agent(name));
-            };
-            let entry = by_pool
-                .entry(pool.key().clone())
-                .or_insert_with(|| (pool, Vec::new()));
-            entry.1.push(name.clone());
-        }
-        for (pool, names) in by_pool.into_values() {
+        let request = request.into_inner();
+        let drain = urgency(&request)?;
+        let v1::DrainAgentsRequest { names, reason, .. } = &request;
+        for (pool, chosen) in self.chosen(&request).await? {
             let (asker, reason) = (asker.clone(), reason.clone());
-            let target = names.join(" ");
-            let command = if force {
-                "agents drain --force"
-            } else {
-                "agents drain"
+            let target = match &chosen {
+                Chosen::Named(names) => names.join(" "),
+                _ => format!("all of pool {}", pool.key().name),
+            };
+            let command = match drain {
+                Drain::Force => "agents drain --force",
+                _ => "agents drain",
             };
             let drained = pool
                 .command(|reply| PoolCommand::Drain {
-                    names,
-                    force,
+                    chosen,
+                    drain,
                     reason,
                     asker: asker.clone(),
                     reply,
@@ -159,9 +231,9 @@ impl AgentService for Services {
                 .map_err(status::command);
             self.audit(&asker, command, target, drained)?;
         }
-        Ok(Response::new(v1::DrainAgentsResponse {
-            agents: self.agents("", &names),
-        }))
+        let mut agents = self.agents(&request.pool, names);
+        agents.retain(|agent| agent.state() != v1::AgentState::Foreign);
+        Ok(Response::new(v1::DrainAgentsResponse { agents }))
     }
 
     async fn reap_agent(

@@ -11,10 +11,13 @@ use crate::auth_check::{Ability, Checked, Verdict};
 use crate::azure::JobRequest;
 use crate::config;
 use crate::doctor::{Check, Severity};
+use crate::intents::Effective;
 use crate::pool::azure_link::CredentialState;
 use crate::pool::breaker::BreakerStatus;
 use crate::pool::spec::{CredentialSpec, ProofSpec};
 use crate::pool::status::{AgentStatus, PassReport, PoolStatus};
+
+use super::intents;
 
 pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp {
@@ -32,12 +35,14 @@ pub(super) fn age(at: Timestamp) -> prost_types::Duration {
     duration(Duration::try_from(Timestamp::now() - at).unwrap_or_default())
 }
 
-pub(super) fn pool(status: &PoolStatus) -> v1::Pool {
+pub(super) fn pool(status: &PoolStatus, intent: &Effective) -> v1::Pool {
     let spec = &status.spec;
     let state = if status.removed {
         v1::PoolState::Draining
     } else if status.last_pass.is_none() {
         v1::PoolState::Starting
+    } else if intent.pause.is_some() {
+        v1::PoolState::Paused
     } else if status.incus_reachable
         && status.azure.usable
         && !status.launches.open
@@ -77,6 +82,14 @@ pub(super) fn pool(status: &PoolStatus) -> v1::Pool {
         profiles: spec.instance.profiles.clone(),
         spec_hash: status.spec_hash.clone(),
         queued_jobs: status.azure.waiting_jobs,
+        wait_reasons: status.wait_reasons.clone(),
+        pause: intents::pause_message(intent),
+        count_override: intents::count_message(intent),
+        wanted: if status.removed {
+            0
+        } else {
+            intent.wanted(spec.agent_count)
+        },
     }
 }
 
@@ -181,6 +194,7 @@ pub(super) fn agent(pool: &PoolStatus, agent: &AgentStatus) -> v1::Agent {
         azure_enabled: agent.enabled,
         project: pool.spec.instance.project.clone(),
         location: agent.location.clone(),
+        drain_deadline: agent.leave_by.map(timestamp),
     }
 }
 

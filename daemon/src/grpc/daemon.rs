@@ -13,12 +13,13 @@ use iap_common::v1::daemon_service_server::DaemonService;
 
 use crate::auth_check;
 use crate::config::{self, Problem};
+use crate::intents::Pause;
 use crate::pool::azure_client;
 use crate::pool::azure_link::CredentialState;
 use crate::pool::spec::CredentialSpec;
 use crate::pool::status::PoolStatus;
 
-use super::{Services, convert, peer, status};
+use super::{Services, convert, intents, peer, status};
 
 /// A configuration file larger than this is a mistake.
 const LARGEST_CONFIG: usize = 1024 * 1024;
@@ -138,6 +139,7 @@ impl Services {
                 config.problems.len()
             ));
         }
+        warnings.extend(self.intents.trouble().map(str::to_owned));
         warnings.extend(config.warnings.iter().map(ToString::to_string));
         warnings.extend(self.ending_credentials());
         let disconnected: Vec<String> = self
@@ -279,5 +281,47 @@ impl DaemonService for Services {
         Ok(Response::new(v1::DiagnoseResponse {
             checks: checks.into_iter().map(convert::check).collect(),
         }))
+    }
+
+    async fn pause_host(
+        &self,
+        request: Request<v1::PauseHostRequest>,
+    ) -> Result<Response<v1::PauseHostResponse>, Status> {
+        let asker = peer::asker(&request);
+        let v1::PauseHostRequest { reason, until } = request.into_inner();
+        let pause = intents::pause(reason, intents::until(until)?)?;
+        let told = pause.until.map(|until| until.to_string());
+        info!(
+            reason = pause.reason,
+            uid = asker.uid,
+            until = told,
+            "pause of the host requested"
+        );
+        let changed = self
+            .change_intents(asker.clone(), move |set, who| {
+                set.host = Some(Pause { who, ..pause });
+            })
+            .await;
+        self.audit(&asker, "drain", "this host", changed)?;
+        let pools = self.all_pools();
+        Ok(Response::new(v1::PauseHostResponse { pools }))
+    }
+
+    async fn resume_host(
+        &self,
+        request: Request<v1::ResumeHostRequest>,
+    ) -> Result<Response<v1::ResumeHostResponse>, Status> {
+        let asker = peer::asker(&request);
+        let was_paused = self.intents.now().is_host_paused(jiff::Timestamp::now());
+        info!(
+            was_paused,
+            uid = asker.uid,
+            "end of the host's pause requested"
+        );
+        let changed = self.change_intents(asker.clone(), |set, _| set.host = None);
+        let changed = changed.await;
+        self.audit(&asker, "resume", "this host", changed)?;
+        let pools = self.all_pools();
+        Ok(Response::new(v1::ResumeHostResponse { pools, was_paused }))
     }
 }

@@ -9,6 +9,7 @@ use iap_common::error::chain;
 
 use crate::config::nearest;
 use crate::incus::IncusError;
+use crate::intents::IntentsError;
 use crate::pool::command::CommandError;
 use crate::provision::ProvisionError;
 use crate::store::StoreError;
@@ -107,6 +108,22 @@ pub(super) fn evidence(error: &std::io::Error) -> Status {
         std::io::ErrorKind::InvalidInput => bad_request(message),
         _ => status(Code::Internal, "EVIDENCE", message, None),
     }
+}
+
+pub(super) fn intents(error: &IntentsError) -> Status {
+    let message = chain(error).to_string();
+    match error {
+        IntentsError::LeftAlone(_) => {
+            let hint = "move the file away and restart iapd, or run the iapd that wrote it";
+            let reason = "INTENTS_LEFT_ALONE";
+            status(Code::FailedPrecondition, reason, message, Some(hint.into()))
+        }
+        IntentsError::Write { .. } => status(Code::Internal, "DISK", message, None),
+    }
+}
+
+pub(super) fn internal(message: impl Into<String>) -> Status {
+    status(Code::Internal, "INTERNAL", message, None)
 }
 
 pub(super) fn not_ready(message: impl Into<String>) -> Status {

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use iap_common::error::chain;
 
-use crate::azure::{self, Azure, AzureError, CredentialClock};
+use crate::azure::{self, Azure, AzureError, CredentialClock, JobRequest};
 
 use super::breaker::{Allowance, Breaker, BreakerStatus};
 
@@ -53,7 +53,7 @@ pub struct AzureList {
     /// All agents of the Azure pool by name.
     pub agents: Arc<BTreeMap<String, azure::Agent>>,
     /// Unfinished jobs that no agent has yet; `None` when that is not known.
-    pub waiting_jobs: Option<u32>,
+    pub waiting_jobs: Option<Arc<[JobRequest]>>,
 }
 
 /// What is known of an Azure pool.
@@ -171,7 +171,7 @@ pub struct AzurePoller {
     not_before: Option<Instant>,
     /// When waiting jobs were counted, and how many there were.
     jobs_at: Option<Instant>,
-    waiting_jobs: Option<u32>,
+    waiting_jobs: Option<Arc<[JobRequest]>>,
 }
 
 impl AzurePoller {
@@ -210,7 +210,7 @@ impl AzurePoller {
         let agents = self.azure.agents(pool_id).await?;
         if jobs_due {
             self.jobs_at = Some(began);
-            self.waiting_jobs = self.count_waiting_jobs(pool_id).await;
+            self.waiting_jobs = self.list_waiting_jobs(pool_id).await;
         }
         let agents = agents
             .into_iter()
@@ -220,20 +220,20 @@ impl AzurePoller {
             began,
             at: Timestamp::now(),
             agents: Arc::new(agents),
-            waiting_jobs: self.waiting_jobs,
+            waiting_jobs: self.waiting_jobs.clone(),
         };
         Ok((pool_id, list))
     }
 
-    /// Only tells how long the queue is; an old server without this call is no reason to fail.
-    async fn count_waiting_jobs(&self, pool_id: i32) -> Option<u32> {
+    /// Only told to people; an old server without this call is no reason to fail.
+    async fn list_waiting_jobs(&self, pool_id: i32) -> Option<Arc<[JobRequest]>> {
         let jobs = self.azure.unfinished_jobs(pool_id);
         match tokio::time::timeout(JOBS_DEADLINE, jobs).await {
             Ok(Ok(jobs)) => {
                 let waiting = jobs
-                    .iter()
+                    .into_iter()
                     .filter(|j| j.result.is_none() && j.assign_time.is_none());
-                u32::try_from(waiting.count()).ok()
+                Some(waiting.collect())
             }
             Ok(Err(error)) => {
                 debug!(error = %chain(&error), "cannot list unfinished jobs");

@@ -2,6 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use crate::agent::Drain;
+
 /// Who asks, for the log.
 #[derive(Debug, Clone)]
 pub struct Asker {
@@ -9,15 +11,26 @@ pub struct Asker {
     pub uid: Option<u32>,
 }
 
+/// Which of a pool's agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chosen {
+    /// These; all of them are known, or nothing is done.
+    Named(Vec<String>),
+    /// All that are there.
+    All,
+    /// Those built from another image or spec than the pool's present one.
+    Outdated,
+}
+
 /// One request to a pool's task.
 #[derive(Debug)]
 pub enum PoolCommand {
     /// Agents shall finish and go.
     Drain {
-        /// The agents; all of them are known, or none is drained.
-        names: Vec<String>,
-        /// Also those with a job, now.
-        force: bool,
+        /// The agents.
+        chosen: Chosen,
+        /// How urgently.
+        drain: Drain,
         /// Why, in the asker's words.
         reason: String,
         /// Who asks.

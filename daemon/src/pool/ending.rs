@@ -37,6 +37,8 @@ pub enum EndReason {
     Outdated,
     /// Somebody removed it by force.
     Forced,
+    /// It was not done by the deadline of its drain.
+    Deadline,
     /// Somebody asked for its removal.
     Requested,
     /// Its instance was stopped from outside.
@@ -65,6 +67,7 @@ impl EndReason {
             Self::Surplus => "surplus",
             Self::Outdated => "outdated",
             Self::Forced => "forced",
+            Self::Deadline => "deadline",
             Self::Requested => "requested",
             Self::Stopped => "stopped",
             Self::Unseen => "unseen",
@@ -127,6 +130,7 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
     }
     match past.reaped {
         Some(ReapReason::Forced) => return EndReason::Forced,
+        Some(ReapReason::Deadline) => return EndReason::Deadline,
         Some(ReapReason::Offline) => return EndReason::LostContact,
         Some(ReapReason::NeverOnline) => return EndReason::NeverOnline,
         Some(ReapReason::LaunchFailed) => return EndReason::LaunchFailed,

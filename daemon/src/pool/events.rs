@@ -43,11 +43,15 @@ pub enum EventKind {
     ImageMissing,
     /// The pool left the configuration.
     PoolRemoved,
+    /// Somebody paused the pool, or the host.
+    PoolPaused,
+    /// The pool goes on.
+    PoolResumed,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::AgentCreating,
         Self::AgentIdle,
         Self::AgentBusy,
@@ -64,6 +68,8 @@ impl EventKind {
         Self::ImageMoved,
         Self::ImageMissing,
         Self::PoolRemoved,
+        Self::PoolPaused,
+        Self::PoolResumed,
     ];
 
     /// Returns the word used in records and tables.
@@ -85,6 +91,8 @@ impl EventKind {
             Self::ImageMoved => "image-moved",
             Self::ImageMissing => "image-missing",
             Self::PoolRemoved => "pool-removed",
+            Self::PoolPaused => "pool-paused",
+            Self::PoolResumed => "pool-resumed",
         }
     }
 }
@@ -112,6 +120,11 @@ pub fn between(old: &PoolStatus, new: &PoolStatus) -> Vec<PoolEvent> {
     };
     if new.removed && !old.removed {
         tell(EventKind::PoolRemoved, "");
+    }
+    match (old.is_paused, new.is_paused) {
+        (false, true) => tell(EventKind::PoolPaused, ""),
+        (true, false) => tell(EventKind::PoolResumed, ""),
+        _ => {}
     }
     match (old.launches.open, new.launches.open) {
         (false, true) => tell(EventKind::LaunchesFailing, &new.launches.last_error),

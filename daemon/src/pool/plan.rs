@@ -2,12 +2,13 @@
 //! what is in flight, to a list of actions. No I/O, no clock, no log line. Planning again after
 //! the actions took effect yields nothing.
 //!
-//! What it must never do: touch a busy agent without an operator's force, act on missing
+//! What it must never do: touch a busy agent without an operator's force or deadline, act on missing
 //! information, keep more than `agent_count` agents, touch an instance whose creation has not
 //! ended.
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::agent::{self, AgentState, Doing, Drain, Evidence};
@@ -16,6 +17,10 @@ use crate::incus;
 use super::breaker::Allowance;
 use super::in_flight::InFlight;
 use super::ledger::{Entry, Ledger};
+
+mod slots;
+
+use slots::Slots;
 
 /// What a new agent may take beyond `startupGracePeriod` before it counts as never come online:
 /// Azure's own view of it lags.
@@ -45,6 +50,8 @@ pub enum ReapReason {
     Surplus,
     /// It is drained by force.
     Forced,
+    /// The deadline of its drain has passed.
+    Deadline,
     /// An operator asked for it.
     Requested,
     /// Built from an old image or spec and never registered.
@@ -61,6 +68,7 @@ impl ReapReason {
             Self::LaunchFailed => "launch_failed",
             Self::Surplus => "surplus",
             Self::Forced => "forced",
+            Self::Deadline => "deadline",
             Self::Requested => "requested",
             Self::Outdated => "outdated",
         }
@@ -78,6 +86,8 @@ pub enum DrainReason {
     Outdated,
     /// Its pool left the configuration.
     PoolRemoved,
+    /// Its pool or the host is paused.
+    Paused,
 }
 
 /// What has to be true right before an agent is removed; the action looks again.
@@ -185,8 +195,10 @@ pub struct Plan {
 /// What the decision rests on.
 #[derive(Clone, Copy)]
 pub struct Situation<'a> {
-    /// How many agents are wanted; 0 when the pool is draining.
+    /// How many agents are wanted; 0 when the pool is draining or paused.
     pub wanted: usize,
+    /// An operator paused the pool or the host.
+    pub paused: bool,
     /// The pool left the configuration.
     pub removed: bool,
     /// Hash of what an agent is built from now.
@@ -205,6 +217,8 @@ pub struct Situation<'a> {
     pub launches: Allowance,
     /// The moment to plan for.
     pub now: Instant,
+    /// The same by the wall clock, which operators' deadlines are told in.
+    pub wall: Timestamp,
 }
 
 /// Returns an agent's state from its entry.
@@ -226,6 +240,10 @@ pub fn is_outdated(entry: &Entry, spec_hash: &str, image: Option<&str>) -> bool 
         instance.spec != spec_hash
             || image.is_some_and(|image| !instance.image.is_empty() && instance.image != image)
     })
+}
+
+fn is_to_be_replaced(situation: &Situation<'_>, entry: &Entry) -> bool {
+    entry.drain() == Drain::Recycle || is_outdated(entry, situation.spec_hash, situation.image)
 }
 
 /// Decides what to do.
@@ -274,16 +292,23 @@ fn act_on(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> 
             proof,
         })
     };
+    let note = |drain| Action::NoteDrain {
+        name: name.clone(),
+        drain,
+        reason: DrainReason::Requested,
+    };
     if entry.drain() == Drain::Force {
         if instance.drain != Drain::Force && instance.status.is_running() {
-            let (drain, reason) = (Drain::Force, DrainReason::Requested);
-            return Some(Action::NoteDrain {
-                name: name.clone(),
-                drain,
-                reason,
-            });
+            return Some(note(Drain::Force));
         }
         return remove(ReapReason::Forced, Proof::None);
+    }
+    if entry
+        .drain()
+        .deadline()
+        .is_some_and(|by| by <= situation.wall)
+    {
+        return remove(ReapReason::Deadline, Proof::None);
     }
     if let Some(force) = entry.remove_wish {
         let proof = match entry.azure_agent_id {
@@ -304,6 +329,9 @@ fn act_on(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> 
         incus::Status::Starting | incus::Status::Stopping | incus::Status::Stopped => return None,
         // Somebody paused it, or its cluster member is lost: Azure alone decides.
         incus::Status::Frozen | incus::Status::Error | incus::Status::Other => {
+            if instance.drain < entry.wish && instance.status == incus::Status::Frozen {
+                return Some(note(entry.wish));
+            }
             return is_dead(situation, entry)
                 .then(|| remove(ReapReason::Offline, Proof::Azure))
                 .flatten();
@@ -328,12 +356,7 @@ fn act_on(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> 
         return remove(ReapReason::LaunchFailed, Proof::NotStarted);
     }
     if instance.drain < entry.wish {
-        let (drain, reason) = (entry.wish, DrainReason::Requested);
-        return Some(Action::NoteDrain {
-            name,
-            drain,
-            reason,
-        });
+        return Some(note(entry.wish));
     }
     if never_came_online(situation, entry) {
         return remove(ReapReason::NeverOnline, Proof::AzureAndProbe);
@@ -342,7 +365,7 @@ fn act_on(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> 
         return remove(ReapReason::Offline, Proof::AzureAndProbe);
     }
     let id = instance.azure_agent_id?;
-    if entry.drain() != Drain::No && situation.azure_usable {
+    if entry.drain().leaves() && situation.azure_usable {
         let must_disable = entry
             .registration
             .as_ref()
@@ -363,9 +386,9 @@ fn act_on(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> 
 /// A guest whose agent was never registered: wanted, it becomes an agent; else it goes.
 fn unregistered(situation: &Situation<'_>, name: &str, entry: &Entry) -> Option<Action> {
     let name = name.to_owned();
-    let unwanted = if situation.removed || entry.drain() != Drain::No {
+    let unwanted = if situation.removed || situation.paused || entry.drain().leaves() {
         Some(ReapReason::Surplus)
-    } else if is_outdated(entry, situation.spec_hash, situation.image) {
+    } else if is_to_be_replaced(situation, entry) {
         Some(ReapReason::Outdated)
     } else {
         None
@@ -444,6 +467,8 @@ fn adjust_count(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight
         surplus -= surplus.min(slots.waiting.len());
         let reason = if situation.removed {
             DrainReason::PoolRemoved
+        } else if situation.paused {
+            DrainReason::Paused
         } else {
             DrainReason::Surplus
         };
@@ -468,134 +493,7 @@ fn adjust_count(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight
         .filter(|c| c.outdated)
         .take(at_once.saturating_sub(slots.leaving_soon))
     {
-        plan.actions.push(candidate.dismiss(DrainReason::Outdated));
-    }
-}
-
-/// An agent that may be asked to go.
-struct Candidate {
-    name: String,
-    state: AgentState,
-    outdated: bool,
-    azure_agent_id: Option<i64>,
-    first_seen: Instant,
-}
-
-impl Candidate {
-    fn dismiss(&self, reason: DrainReason) -> Action {
-        let name = self.name.clone();
-        if self.state == AgentState::Registering && self.azure_agent_id.is_none() {
-            return Action::Remove {
-                name,
-                azure_agent_id: None,
-                reason: ReapReason::Surplus,
-                proof: Proof::None,
-            };
-        }
-        Action::NoteDrain {
-            name,
-            drain: Drain::Finish,
-            reason,
-        }
-    }
-}
-
-/// Who holds the pool's slots.
-struct Slots {
-    /// Launches that wait for their turn.
-    waiting: Vec<String>,
-    /// All launches in flight.
-    launching: usize,
-    /// Agents that are there and not asked to leave.
-    present: usize,
-    /// Agents asked to leave that still hold a slot.
-    leaving: usize,
-    /// Those of them that have no job to wait for.
-    leaving_soon: usize,
-    /// Instances that an operation of an earlier life may still be making or removing: no slot of
-    /// theirs is filled, and nobody goes because of them.
-    unsettled: usize,
-    candidates: Vec<Candidate>,
-}
-
-impl Slots {
-    fn count(
-        situation: &Situation<'_>,
-        ledger: &Ledger,
-        in_flight: &InFlight,
-        plan: &Plan,
-    ) -> Self {
-        let launches = in_flight.launches();
-        let mut slots = Self {
-            waiting: launches
-                .iter()
-                .filter(|l| l.1)
-                .map(|l| l.0.to_owned())
-                .collect(),
-            launching: launches.len(),
-            present: 0,
-            leaving: 0,
-            leaving_soon: 0,
-            unsettled: 0,
-            candidates: Vec::new(),
-        };
-        for (name, entry) in ledger.iter() {
-            let doing = in_flight.doing(name);
-            if doing == Some(Doing::Launch) {
-                continue; // Counted among the launches.
-            }
-            let planned = plan.actions.iter().find(|action| action.name() == name);
-            if matches!(planned, Some(Action::Remove { .. })) {
-                continue;
-            }
-            let state = state_of(entry, doing, situation.now);
-            if !state.holds_slot() {
-                continue;
-            }
-            if !entry.settled {
-                slots.unsettled += 1;
-                continue;
-            }
-            if entry.drain() != Drain::No {
-                slots.leaving += 1;
-                slots.leaving_soon += usize::from(state != AgentState::Busy);
-                continue;
-            }
-            slots.present += 1;
-            let idle = matches!(
-                state,
-                AgentState::Registering | AgentState::Starting | AgentState::Idle
-            );
-            // Adopting is about to begin: it can be dropped in the same pass.
-            let free = doing.is_none() && (planned.is_none());
-            if idle && free && entry.is_due(situation.now) {
-                slots.candidates.push(Candidate {
-                    name: name.clone(),
-                    state,
-                    outdated: is_outdated(entry, situation.spec_hash, situation.image),
-                    azure_agent_id: entry.azure_agent_id,
-                    first_seen: entry.first_seen,
-                });
-            }
-        }
-        // Old builds first, then those that are not ready yet, then the youngest.
-        slots.candidates.sort_by(|a, b| {
-            (b.outdated, a.state, b.first_seen, &a.name).cmp(&(
-                a.outdated,
-                b.state,
-                a.first_seen,
-                &b.name,
-            ))
-        });
-        slots
-    }
-
-    fn staying(&self) -> usize {
-        self.launching + self.present
-    }
-
-    fn held(&self) -> usize {
-        self.launching + self.present + self.leaving + self.unsettled
+        plan.actions.push(candidate.dismiss(candidate.replaced_for));
     }
 }
 

@@ -9,11 +9,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,9 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use iap_common::error::chain;
 
-use crate::agent::{AgentState, Drain, RegistrationFacts};
+use crate::agent::{AgentState, RegistrationFacts};
 use crate::incus::{self, Incus};
+use crate::intents::{Effective, IntentSet};
 use crate::metrics::Metrics;
 use crate::registration::KeyStock;
 use crate::store::Store;
@@ -41,10 +42,13 @@ use super::status::{ImageStatus, PassReport, PoolKey, PoolStatus};
 mod act;
 mod ended;
 mod history;
+mod intents;
 mod report;
 mod requests;
+mod waker;
 
 use requests::Requests;
+pub use waker::Waker;
 
 /// The alias is looked up again when it was not for this long: an event may be lost.
 const IMAGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -81,35 +85,12 @@ pub struct Shared {
     pub keys: Arc<KeyStock>,
     /// Agent versions by image.
     pub versions: Arc<AgentVersions>,
+    /// What operators want for a while.
+    pub intents: watch::Receiver<Arc<IntentSet>>,
     /// Where counts go.
     pub metrics: Arc<Metrics>,
     /// Where records of ended agents go.
     pub store: Store,
-}
-
-/// Wakes a pool's task for Incus events. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Waker {
-    look: Arc<Notify>,
-    image: Arc<Notify>,
-    is_listening: Arc<AtomicBool>,
-}
-
-impl Waker {
-    /// Something happened to an instance.
-    pub fn look_again(&self) {
-        self.look.notify_one();
-    }
-
-    /// Events come, or they do not.
-    pub fn set_listening(&self, is_listening: bool) {
-        self.is_listening.store(is_listening, Ordering::Relaxed);
-    }
-
-    /// Something happened to an image or an alias.
-    pub fn look_at_image(&self) {
-        self.image.notify_one();
-    }
 }
 
 /// Why a pass runs.
@@ -129,6 +110,8 @@ pub enum Trigger {
     ActionEnded,
     /// A new spec.
     Spec,
+    /// An operator wants something for a while.
+    Intents,
 }
 
 impl Trigger {
@@ -142,6 +125,7 @@ impl Trigger {
             Self::Command => "command",
             Self::ActionEnded => "action_ended",
             Self::Spec => "spec",
+            Self::Intents => "intents",
         }
     }
 }
@@ -150,12 +134,16 @@ impl Trigger {
 pub struct Reconciler {
     shared: Shared,
     orders: watch::Receiver<Order>,
+    intents: watch::Receiver<Arc<IntentSet>>,
     azure: watch::Receiver<Arc<AzureView>>,
     commands: mpsc::Receiver<PoolCommand>,
     waker: Waker,
     publish: watch::Sender<Arc<PoolStatus>>,
 
     order: Order,
+    /// What operators want of this pool, as of the last pass.
+    intent: Effective,
+    intents_revision: u64,
     spec_hash: String,
     own_gate: Arc<Semaphore>,
     ledger: Ledger,
@@ -175,6 +163,7 @@ pub struct Reconciler {
     /// An action changed something since: the last look may not be planned on.
     is_stale: bool,
     incus_error: Option<String>,
+    was_seen: bool,
     image: ImageStatus,
     image_error: Option<String>,
     image_at: Option<Instant>,
@@ -198,6 +187,9 @@ impl Reconciler {
             azure: order.link.watch(),
             spec_hash: order.spec.spec_hash(),
             own_gate: Arc::new(Semaphore::new(shared.gate_width)),
+            intents: shared.intents.clone(),
+            intent: Effective::default(),
+            intents_revision: 0,
             shared,
             orders,
             commands,
@@ -217,6 +209,7 @@ impl Reconciler {
             planned_at: None,
             is_stale: true,
             incus_error: None,
+            was_seen: false,
             image: ImageStatus::default(),
             image_error: None,
             image_at: None,
@@ -278,6 +271,7 @@ impl Reconciler {
                 self.take_order();
                 Trigger::Spec
             }
+            Ok(()) = self.intents.changed() => Trigger::Intents,
             Ok(()) = self.azure.changed() => Trigger::Azure,
             () = tokio::time::sleep_until(due) => Trigger::Timer,
         };
@@ -328,6 +322,7 @@ impl Reconciler {
             .filter(|(name, _)| self.in_flight.doing(name).is_none())
             .filter_map(|(_, entry)| entry.retry_at)
             .chain(self.breaker.next_try())
+            .chain(self.operators_due_at(now))
             // What was due and led to nothing waits for something to change.
             .filter(|at| self.planned_at.is_none_or(|planned| *at > planned));
         retries.fold(due, Instant::min).max(now + CLOSEST_PASSES)
@@ -350,6 +345,8 @@ impl Reconciler {
         self.passes += 1;
         self.observe(trigger).await;
         let now = Instant::now();
+        let wall = Timestamp::now();
+        self.take_intents(wall);
         let gone = {
             let in_flight = &self.in_flight;
             self.ledger
@@ -358,7 +355,7 @@ impl Reconciler {
         self.note_gone(&gone, now);
         self.settle_found().await;
         self.note_progress(now);
-        let plan = self.plan(now);
+        let plan = self.plan(now, wall);
         self.planned_at = Some(now);
         let started = self.apply(plan, now);
         self.answer_requests();
@@ -540,15 +537,12 @@ impl Reconciler {
         }
     }
 
-    fn plan(&self, now: Instant) -> Plan {
+    fn plan(&self, now: Instant, wall: Timestamp) -> Plan {
         let view = self.azure.borrow();
         let spec = &self.order.spec;
         let situation = Situation {
-            wanted: if self.order.removed {
-                0
-            } else {
-                spec.agent_count as usize
-            },
+            wanted: self.wanted() as usize,
+            paused: self.intent.pause.is_some(),
             removed: self.order.removed,
             spec_hash: &self.spec_hash,
             image: Some(self.image.fingerprint.as_str()).filter(|image| !image.is_empty()),
@@ -558,6 +552,7 @@ impl Reconciler {
             azure_usable: view.usable && view.pool_id.is_some(),
             launches: self.breaker.allowance(now),
             now,
+            wall,
         };
         plan::plan(&situation, &self.ledger, &self.in_flight)
     }
@@ -568,7 +563,7 @@ impl Reconciler {
             let state = plan::state_of(entry, self.in_flight.doing(name), Instant::now());
             matches!(state, AgentState::Starting)
                 // A job may take hours.
-                || (entry.drain() != Drain::No
+                || (entry.drain().leaves()
                     && entry.instance.is_some()
                     && state != AgentState::Busy)
                 || (entry.instance.is_none() && entry.deregistered_at.is_some())

@@ -47,6 +47,12 @@ pub struct PoolStatus {
     pub spec_hash: String,
     /// It left the configuration.
     pub removed: bool,
+    /// How many agents are wanted now; 0 when it is removed or paused.
+    pub wanted: u32,
+    /// An operator paused it or the host.
+    pub is_paused: bool,
+    /// What operators wanted for a while, as of this revision, is taken into account.
+    pub intents_revision: u64,
     /// Its agents by name.
     pub agents: Vec<AgentStatus>,
     /// Instances of the earlier Go tool in its project.
@@ -57,8 +63,12 @@ pub struct PoolStatus {
     pub problems: Vec<String>,
     /// Incus was seen at least once: an agent that is not among these is not there.
     pub instances_known: bool,
+    /// Why jobs that wait do so, in words, most important first; empty when none is known to.
+    pub wait_reasons: Vec<String>,
     /// The last look at Incus worked.
     pub incus_reachable: bool,
+    /// Instances and registrations were listed at least once since the start.
+    pub was_seen: bool,
     /// What the image alias points at.
     pub image: ImageStatus,
     /// The brake on launches.
@@ -80,6 +90,8 @@ pub struct AgentStatus {
     pub detail: String,
     /// Asked to finish and go.
     pub draining: bool,
+    /// When it is killed if it is still there.
+    pub leave_by: Option<Timestamp>,
     /// By Incus's clock.
     pub created_at: Option<Timestamp>,
     /// Azure's id.

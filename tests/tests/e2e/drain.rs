@@ -29,7 +29,7 @@ async fn a_drained_busy_agent_finishes_its_job_and_is_replaced() -> anyhow::Resu
     let request = v1::DrainAgentsRequest {
         names: vec![agent.name.clone()],
         reason: "test".into(),
-        force: false,
+        ..v1::DrainAgentsRequest::default()
     };
     let answer = host
         .agent_service()
@@ -60,7 +60,7 @@ async fn a_drained_idle_agent_leaves_by_itself_and_is_replaced() -> anyhow::Resu
     let request = v1::DrainAgentsRequest {
         names: vec![agent.name.clone()],
         reason: String::new(),
-        force: false,
+        ..v1::DrainAgentsRequest::default()
     };
     host.agent_service().await?.drain_agents(request).await?;
     wait::until("another agent", SOON, async || {
@@ -85,7 +85,7 @@ async fn an_unknown_name_drains_nobody_and_gets_a_suggestion() -> anyhow::Result
     let request = v1::DrainAgentsRequest {
         names: vec![agent.name.clone(), near],
         reason: String::new(),
-        force: false,
+        ..v1::DrainAgentsRequest::default()
     };
     let refused = host
         .agent_service()

@@ -124,7 +124,7 @@ pub(crate) async fn drain(host: &Host, agent: &str) -> anyhow::Result<()> {
     let request = v1::DrainAgentsRequest {
         names: vec![agent.to_owned()],
         reason: "test".into(),
-        force: false,
+        ..v1::DrainAgentsRequest::default()
     };
     host.agent_service().await?.drain_agents(request).await?;
     Ok(())

@@ -4,7 +4,7 @@ use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use iap_common::v1::{GetAgentRequest, ReapAgentRequest};
 
-use super::confirm::confirm_jobs_lost;
+use crate::commands::confirm::confirm_jobs_lost;
 use crate::commands::{Context, Done, call, missing};
 use crate::error::CliError;
 use crate::rows::agent::Agent;

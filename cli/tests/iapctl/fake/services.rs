@@ -14,6 +14,14 @@ use super::{Messages, State, not_found};
 
 type Answer<T> = Result<Response<T>, Status>;
 
+impl State {
+    fn pool(&self, name: &str) -> Result<Pool, Status> {
+        let mut pools = self.answers.pools.iter();
+        let pool = pools.find(|pool| pool.name == name).cloned();
+        pool.ok_or_else(|| not_found(&format!("no pool {name}"), "did you mean linux?"))
+    }
+}
+
 #[tonic::async_trait]
 impl PoolService for State {
     type WatchPoolsStream = Messages<WatchPoolsResponse>;
@@ -26,15 +34,7 @@ impl PoolService for State {
     }
 
     async fn get_pool(&self, request: Request<GetPoolRequest>) -> Answer<GetPoolResponse> {
-        let name = request.into_inner().name;
-        let pool = self
-            .answers
-            .pools
-            .iter()
-            .find(|pool| pool.name == name)
-            .cloned();
-        let pool =
-            pool.ok_or_else(|| not_found(&format!("no pool {name}"), "did you mean linux?"))?;
+        let pool = self.pool(&request.into_inner().name)?;
         Ok(Response::new(GetPoolResponse { pool: Some(pool) }))
     }
 
@@ -47,6 +47,54 @@ impl PoolService for State {
         self.check("RetryPool")?;
         self.record(format!("{:?}", request.into_inner()));
         Ok(Response::new(RetryPoolResponse {}))
+    }
+
+    async fn pause_pool(&self, request: Request<PausePoolRequest>) -> Answer<PausePoolResponse> {
+        self.check("PausePool")?;
+        let mut request = request.into_inner();
+        let mut pool = self.pool(&request.name)?;
+        pool.pause = Some(super::pause(&request.reason, request.until));
+        request.until = super::rounded(request.until);
+        self.record(format!("{request:?}"));
+        Ok(Response::new(PausePoolResponse { pool: Some(pool) }))
+    }
+
+    async fn resume_pool(&self, request: Request<ResumePoolRequest>) -> Answer<ResumePoolResponse> {
+        self.check("ResumePool")?;
+        let request = request.into_inner();
+        let mut pool = self.pool(&request.name)?;
+        let was_paused = pool.pause.as_ref().is_some_and(|pause| !pause.host_wide);
+        pool.pause.take_if(|pause| !pause.host_wide);
+        self.record(format!("{request:?}"));
+        Ok(Response::new(ResumePoolResponse {
+            pool: Some(pool),
+            was_paused,
+        }))
+    }
+
+    async fn scale_pool(&self, request: Request<ScalePoolRequest>) -> Answer<ScalePoolResponse> {
+        self.check("ScalePool")?;
+        let mut request = request.into_inner();
+        let mut pool = self.pool(&request.name)?;
+        if let Some(scale_pool_request::Change::Count(count)) = request.change {
+            pool.count_override = Some(CountOverride {
+                count,
+                until: request.until,
+                ..CountOverride::default()
+            });
+        }
+        request.until = super::rounded(request.until);
+        self.record(format!("{request:?}"));
+        Ok(Response::new(ScalePoolResponse { pool: Some(pool) }))
+    }
+
+    async fn recycle_pool(
+        &self,
+        request: Request<RecyclePoolRequest>,
+    ) -> Answer<RecyclePoolResponse> {
+        self.check("RecyclePool")?;
+        self.record(format!("{:?}", request.into_inner()));
+        Ok(Response::new(RecyclePoolResponse {}))
     }
 }
 
@@ -83,6 +131,7 @@ impl AgentService for State {
         let scripts = &self.answers.agent_changes;
         self.play("WatchAgents", scripts, |agents| WatchAgentsResponse {
             agents,
+            unseen_pools: Vec::new(),
         })
     }
 
@@ -94,7 +143,9 @@ impl AgentService for State {
         let request = request.into_inner();
         self.record(format!("{request:?}"));
         let mut agents = self.answers.agents.clone();
-        agents.retain(|agent| request.names.contains(&agent.name));
+        agents.retain(|agent| {
+            request.all || request.pool == agent.pool || request.names.contains(&agent.name)
+        });
         agents.iter_mut().for_each(|agent| agent.draining = true);
         Ok(Response::new(DrainAgentsResponse { agents }))
     }
@@ -307,6 +358,24 @@ impl DaemonService for State {
         self.check("Diagnose")?;
         Ok(Response::new(DiagnoseResponse {
             checks: self.answers.checks.clone(),
+        }))
+    }
+
+    async fn pause_host(&self, request: Request<PauseHostRequest>) -> Answer<PauseHostResponse> {
+        self.check("PauseHost")?;
+        let mut request = request.into_inner();
+        request.until = super::rounded(request.until);
+        self.record(format!("{request:?}"));
+        let pools = self.answers.pools.clone();
+        Ok(Response::new(PauseHostResponse { pools }))
+    }
+
+    async fn resume_host(&self, request: Request<ResumeHostRequest>) -> Answer<ResumeHostResponse> {
+        self.check("ResumeHost")?;
+        self.record(format!("{:?}", request.into_inner()));
+        Ok(Response::new(ResumeHostResponse {
+            pools: self.answers.pools.clone(),
+            was_paused: true,
         }))
     }
 }

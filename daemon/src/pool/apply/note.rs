@@ -24,7 +24,7 @@ const VERDICT: FileMeta = FileMeta {
 
 /// Writes the wish to go onto an instance, where it survives everything but the instance.
 pub async fn drain(context: &Context, name: &str, drain: Drain) -> Result<(), ApplyError> {
-    let patch = InstancePatch::config(key::DRAIN, drain.as_value().map(str::to_owned));
+    let patch = InstancePatch::config(key::DRAIN, drain.as_value());
     context
         .project
         .patch(name, &patch)

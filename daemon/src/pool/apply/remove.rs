@@ -19,6 +19,10 @@ const DELETE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a forced removal waits for Azure.
 const FORCE_PATIENCE: Duration = Duration::from_secs(5);
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
+/// An agent that is told to end has its job cancelled within this, or it is killed.
+const ENDING_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks whether it has ended.
+const ENDING_LOOK: Duration = Duration::from_millis(500);
 /// Exit code of the probe when a worker runs.
 const WORKER_RUNS: i32 = 10;
 
@@ -53,6 +57,9 @@ pub async fn remove(
             prove_dead(context, name, azure_agent_id, proof).await?;
         }
     }
+    if reason == ReapReason::Deadline {
+        end_job(context, name).await;
+    }
     info!(agent = name, reason = reason.as_str(), "removing instance");
     context
         .project
@@ -73,6 +80,31 @@ async fn disable(context: &Context, name: &str, id: i64) -> Result<(), ApplyErro
         Err(error) if error.is_not_found() => Ok(()),
         result => result.map_err(ApplyError::azure("cannot disable the agent")),
     }
+}
+
+/// Lets a listener end its job as it does when its host shuts down: Azure learns at once that the
+/// job is over, instead of when the job's lock lapses ten minutes later. Best effort.
+async fn end_job(context: &Context, name: &str) {
+    let exec = shell("iapd-stop", include_str!("../../guest/stop.sh"), Vec::new());
+    if context
+        .project
+        .exec(name, &exec, PROBE_DEADLINE)
+        .await
+        .is_err()
+    {
+        return;
+    }
+    let ends = async {
+        loop {
+            tokio::time::sleep(ENDING_LOOK).await;
+            match context.project.instance(name).await {
+                Ok(Some(instance)) if instance.status.is_running() => {}
+                Ok(_) => return,
+                Err(_) => {}
+            }
+        }
+    };
+    let _ = tokio::time::timeout(ENDING_PATIENCE, ends).await;
 }
 
 async fn prove_dead(

@@ -9,6 +9,11 @@ use super::*;
 
 fn pool(agents: Vec<AgentStatus>) -> PoolStatus {
     PoolStatus {
+        wanted: 0,
+        is_paused: false,
+        intents_revision: 0,
+        wait_reasons: Vec::new(),
+        was_seen: true,
         spec: Arc::new(spec_hash::tests::spec()),
         spec_hash: String::new(),
         removed: false,
@@ -34,6 +39,7 @@ fn pool(agents: Vec<AgentStatus>) -> PoolStatus {
 
 fn agent(state: AgentState) -> AgentStatus {
     AgentStatus {
+        leave_by: None,
         name: "a".into(),
         state,
         detail: "offline".into(),
@@ -101,11 +107,13 @@ fn troubles_of_the_pool_are_told_when_they_begin_and_when_they_end() {
     bad.azure.credential = CredentialState::Rejected;
     bad.image.fingerprint = String::new();
     bad.removed = true;
+    bad.is_paused = true;
     let kinds = |old, new| -> Vec<&str> { told(old, new).into_iter().map(|t| t.0).collect() };
     assert_eq!(
         kinds(&good, &bad),
         [
             "pool-removed",
+            "pool-paused",
             "launches-failing",
             "incus-lost",
             "azure-lost",
@@ -115,7 +123,12 @@ fn troubles_of_the_pool_are_told_when_they_begin_and_when_they_end() {
     );
     assert_eq!(
         kinds(&bad, &good),
-        ["launches-recovered", "incus-recovered", "azure-recovered"]
+        [
+            "pool-resumed",
+            "launches-recovered",
+            "incus-recovered",
+            "azure-recovered"
+        ]
     );
     let mut moved = good.clone();
     moved.image.fingerprint = "def".into();

@@ -8,6 +8,7 @@ use crate::incus::Status;
 use crate::pool::in_flight::Turn;
 use crate::pool::observe::{Observation, RegistrationList};
 
+mod intents;
 mod model;
 mod properties;
 mod restarts;
@@ -18,6 +19,7 @@ const IMAGE: &str = "image";
 /// A pool's world, moved on by hand.
 struct World {
     wanted: usize,
+    paused: bool,
     removed: bool,
     azure_usable: bool,
     image: Option<&'static str>,
@@ -28,12 +30,15 @@ struct World {
     ledger: Ledger,
     in_flight: InFlight,
     now: Instant,
+    began: Instant,
 }
 
 impl World {
     fn new(wanted: usize) -> Self {
+        let began = Instant::now() + Duration::from_secs(1000);
         Self {
             wanted,
+            paused: false,
             removed: false,
             azure_usable: true,
             image: Some(IMAGE),
@@ -43,8 +48,14 @@ impl World {
             gaps: 0,
             ledger: Ledger::default(),
             in_flight: InFlight::default(),
-            now: Instant::now() + Duration::from_secs(1000),
+            now: began,
+            began,
         }
+    }
+
+    /// The wall clock: seconds since the world began.
+    fn wall(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + self.now.duration_since(self.began)
     }
 
     fn instance(&mut self, name: &str, status: Status, id: Option<i64>) -> &mut InstanceFacts {
@@ -103,7 +114,8 @@ impl World {
 
     fn plan(&self) -> Plan {
         let situation = Situation {
-            wanted: self.wanted,
+            wanted: if self.paused { 0 } else { self.wanted },
+            paused: self.paused,
             removed: self.removed,
             spec_hash: SPEC,
             image: self.image,
@@ -113,6 +125,7 @@ impl World {
             azure_usable: self.azure_usable,
             launches: self.launches,
             now: self.now,
+            wall: self.wall(),
         };
         plan(&situation, &self.ledger, &self.in_flight)
     }
@@ -192,6 +205,7 @@ fn nothing_is_done_while_incus_does_not_answer() {
     world.look();
     let situation = Situation {
         wanted: 0,
+        paused: true,
         removed: true,
         spec_hash: "other",
         image: None,
@@ -201,6 +215,7 @@ fn nothing_is_done_while_incus_does_not_answer() {
         azure_usable: true,
         launches: Allowance::All,
         now: world.now,
+        wall: world.wall(),
     };
     assert_eq!(plan(&situation, &world.ledger, &world.in_flight), nothing());
 }

@@ -114,6 +114,7 @@ impl Reconciler {
                 DrainReason::Surplus => "surplus",
                 DrainReason::Outdated => "outdated",
                 DrainReason::PoolRemoved => "pool_removed",
+                DrainReason::Paused => "paused",
             };
             info!(agent = %name, reason, force = (*drain == Drain::Force), "draining agent");
         }

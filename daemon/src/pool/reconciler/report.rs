@@ -11,6 +11,7 @@ use super::super::ledger::Entry;
 use super::super::plan;
 use super::super::spec::InstanceKind;
 use super::super::status::{AgentStatus, AzureStatus, PassReport, PoolStatus};
+use super::super::why;
 use super::Reconciler;
 
 impl Reconciler {
@@ -29,19 +30,34 @@ impl Reconciler {
             clock: view.clock,
             breaker: view.breaker.clone(),
             listed_at: view.list.as_ref().map(|list| list.at),
-            waiting_jobs: view.list.as_ref().and_then(|list| list.waiting_jobs),
+            waiting_jobs: view
+                .list
+                .as_ref()
+                .and_then(|list| u32::try_from(list.waiting_jobs.as_ref()?.len()).ok()),
         };
+        let states: Vec<AgentState> = agents.iter().map(|agent| agent.state).collect();
+        let wait_reasons = view.list.as_ref().map_or_else(Vec::new, |list| {
+            let all = list.agents.values();
+            let capabilities: Vec<_> = all.map(|agent| &agent.capabilities).collect();
+            let waiting = list.waiting_jobs.as_deref().unwrap_or_default();
+            why::wait_reasons(waiting, &capabilities, &states)
+        });
         drop(view);
         let mut status = PoolStatus {
             spec: Arc::clone(&self.order.spec),
             spec_hash: self.spec_hash.clone(),
             removed: self.order.removed,
+            wanted: self.wanted(),
+            is_paused: self.intent.pause.is_some(),
+            intents_revision: self.intents_revision,
             agents,
             foreign: self.foreign.clone(),
             looks_cloned: plan::looks_cloned(&self.ledger),
             problems: Vec::new(),
             instances_known: self.instances_known,
+            wait_reasons,
             incus_reachable: self.incus_error.is_none(),
+            was_seen: self.was_seen && self.seen.registrations.is_some(),
             image: self.image.clone(),
             launches: self.breaker.status(now),
             azure,
@@ -61,7 +77,8 @@ impl Reconciler {
             name: name.to_owned(),
             state,
             detail: self.detail(name, entry, state, doing, now),
-            draining: entry.drain() != Drain::No,
+            draining: entry.drain().leaves(),
+            leave_by: entry.drain().deadline(),
             created_at: instance.and_then(|instance| instance.created_at),
             azure_agent_id: entry.azure_agent_id,
             job: registration.and_then(|facts| facts.job.clone()),
@@ -109,9 +126,12 @@ impl Reconciler {
                 None => "not known to be dead".into(),
             },
             _ if entry.drain() == Drain::Force => "leaves at once".into(),
-            AgentState::Busy if entry.drain() != Drain::No => "leaves when its job ends".into(),
-            AgentState::Idle | AgentState::Starting if entry.drain() != Drain::No => {
+            AgentState::Busy if entry.drain().leaves() => "leaves when its job ends".into(),
+            AgentState::Idle | AgentState::Starting if entry.drain().leaves() => {
                 "is leaving".into()
+            }
+            AgentState::Idle | AgentState::Starting if entry.drain() == Drain::Recycle => {
+                "is replaced when its turn comes".into()
             }
             _ => String::new(),
         }

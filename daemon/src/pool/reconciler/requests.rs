@@ -7,9 +7,10 @@ use tracing::info;
 use iap_common::error::chain;
 
 use crate::agent::{AgentState, Drain};
+use crate::incus::Status;
 
 use super::super::apply::ApplyError;
-use super::super::command::{CommandError, PoolCommand};
+use super::super::command::{Chosen, CommandError, PoolCommand};
 use super::super::plan;
 use super::Reconciler;
 
@@ -47,14 +48,15 @@ impl Reconciler {
         let now = Instant::now();
         match command {
             PoolCommand::Drain {
-                names,
-                force,
+                chosen,
+                drain,
                 reason,
                 asker,
                 reply,
             } => {
-                info!(agents = ?names, force, reason, uid = asker.uid, "drain requested");
-                let drain = if force { Drain::Force } else { Drain::Finish };
+                let names = self.choose(chosen);
+                let wish = drain.as_value();
+                info!(agents = ?names, wish, reason, uid = asker.uid, "drain requested");
                 if let Err(error) = self.admit_drain(&names, drain) {
                     let _ = reply.send(Err(error));
                 } else {
@@ -81,6 +83,25 @@ impl Reconciler {
                 let _ = reply.send(Ok(()));
             }
         }
+    }
+
+    fn choose(&self, chosen: Chosen) -> Vec<String> {
+        let outdated_only = match chosen {
+            Chosen::Named(names) => return names,
+            Chosen::All => false,
+            Chosen::Outdated => true,
+        };
+        let image = Some(self.image.fingerprint.as_str()).filter(|image| !image.is_empty());
+        self.ledger
+            .iter()
+            // What is stopped or in error goes by itself, or cannot be told anything.
+            .filter(|(_, entry)| match &entry.instance {
+                Some(facts) => facts.status.is_running() || facts.status == Status::Frozen,
+                None => !entry.had_instance && !entry.is_gone(),
+            })
+            .filter(|(_, entry)| !outdated_only || plan::is_outdated(entry, &self.spec_hash, image))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     fn admit_drain(&mut self, names: &[String], drain: Drain) -> Result<(), CommandError> {

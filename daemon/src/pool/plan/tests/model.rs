@@ -59,7 +59,7 @@ impl Model {
                 }
             }
             Action::Leave { .. } => self.leave(name),
-            Action::Remove { .. } => {
+            Action::Remove { reason, .. } => {
                 let runs = world
                     .instances
                     .get(name)
@@ -68,7 +68,7 @@ impl Model {
                     .registrations
                     .get(name)
                     .is_some_and(|r| r.job.is_some());
-                self.killed_busy += usize::from(busy && runs);
+                self.killed_busy += usize::from(busy && runs && *reason != ReapReason::Deadline);
                 world.instances.remove(name);
                 if let Some(registration) = world.registrations.get_mut(name) {
                     registration.online = false;

@@ -1,6 +1,8 @@
 //! Whatever happens in whatever order: busy agents are not touched, the count is kept, and a plan
 //! that took effect leaves nothing to plan.
 
+use std::cmp::Reverse;
+
 use proptest::prelude::*;
 
 use super::model::Model;
@@ -20,6 +22,9 @@ enum Happening {
     Vanishes(usize),
     Stops(usize),
     Ghost(bool),
+    Pause(bool),
+    Recycle(usize),
+    DrainBy(usize, i64),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -35,6 +40,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0usize..8).prop_map(Happening::Vanishes),
         1 => (0usize..8).prop_map(Happening::Stops),
         1 => any::<bool>().prop_map(Happening::Ghost),
+        1 => any::<bool>().prop_map(Happening::Pause),
+        1 => (0usize..8).prop_map(Happening::Recycle),
+        1 => (0usize..8, 0i64..3000).prop_map(|(n, by)| Happening::DrainBy(n, by)),
     ]
 }
 
@@ -46,7 +54,11 @@ fn happen(model: &mut Model, happening: &Happening) {
     let world = &mut model.world;
     match happening {
         Happening::Step => {
-            let before = busy(world);
+            // Whose deadline has passed may be killed.
+            let before: Vec<String> = busy(world)
+                .into_iter()
+                .filter(|name| !is_overdue(world, name))
+                .collect();
             let plan = model.step();
             check(&plan, &before);
         }
@@ -98,8 +110,27 @@ fn happen(model: &mut Model, happening: &Happening) {
                 registration.job = None;
             }
         }
+        Happening::Pause(paused) => world.paused = *paused,
+        Happening::Recycle(n) => wish(world, *n, Drain::Recycle),
+        Happening::DrainBy(n, by) => wish(world, *n, Drain::FinishBy(Reverse(*by))),
         Happening::Ghost(busy) => world.registration("ghost", 4000, false, *busy),
     }
+}
+
+fn wish(world: &mut World, n: usize, drain: Drain) {
+    world.look();
+    let entry = nth(&world.instances, n).and_then(|name| world.ledger.get_mut(&name));
+    if let Some(entry) = entry {
+        entry.wish = entry.wish.max(drain);
+    }
+}
+
+fn is_overdue(world: &World, name: &str) -> bool {
+    let noted = world.instances.get(name).map(|facts| facts.drain);
+    let drain = noted.max(world.ledger.get(name).map(Entry::drain));
+    // The look that comes with a step takes a millisecond.
+    let soon = world.wall() + Duration::from_millis(1);
+    drain.and_then(Drain::deadline).is_some_and(|by| by <= soon)
 }
 
 /// Agents with a job whose machine runs.
@@ -125,7 +156,7 @@ fn check(plan: &Plan, busy: &[String]) {
         let harmless = matches!(
             action,
             Action::NoteDrain {
-                drain: Drain::Finish,
+                drain: Drain::Recycle | Drain::Finish | Drain::FinishBy(_),
                 ..
             } | Action::Leave { .. }
         );
@@ -158,6 +189,7 @@ proptest! {
             prop_assert_eq!(model.killed_busy, 0, "after {:?}", happening);
         }
         model.world.azure_usable = true;
+        model.world.paused = false;
         model.end_all_jobs();
         prop_assert!(model.settle(), "does not settle");
         let world = &model.world;

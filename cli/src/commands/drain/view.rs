@@ -1,13 +1,14 @@
 //! What is said about agents that go. Pure: agents and a clock in, text out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::progress::{Line, bar};
 use crate::rows::agent::Agent;
-use crate::rows::time::took;
+use crate::rows::time::{Time, age, took};
 use crate::rows::{Column, Row, column, plain};
 
 /// Lines of agents on a terminal; the rest is counted.
@@ -15,24 +16,42 @@ const LINES: usize = 20;
 
 /// What an agent would do if it were drained.
 #[derive(Serialize, PartialEq)]
-pub(super) struct Forecast {
+pub(in crate::commands) struct Forecast {
     name: String,
     state: String,
     would: &'static str,
     job: Option<String>,
+    requested_for: Option<String>,
 }
 
 /// Returns what draining `agents` would mean for each.
 pub(super) fn forecasts(agents: Vec<Agent>, force: bool) -> Vec<Forecast> {
+    let would = |agent: &Agent| match (agent.is_busy(), force, agent.draining) {
+        (true, true, _) => "be stopped, its job fails",
+        (true, false, true) => "go on draining",
+        (true, false, false) => "finish its job, then go",
+        (false, false, _) if agent.state == "unknown" => "go when it is known to have no job",
+        _ => "go at once",
+    };
+    forecast(agents, would)
+}
+
+/// Returns what replacing `agents` would mean for each.
+pub(in crate::commands) fn replacements(agents: Vec<Agent>) -> Vec<Forecast> {
+    let would = |agent: &Agent| match (agent.is_busy(), agent.state.as_str()) {
+        (true, _) => "be replaced when its job ends",
+        (_, "idle" | "starting" | "registering") => "be replaced when its turn comes",
+        _ => "go on as it is",
+    };
+    forecast(agents, would)
+}
+
+fn forecast(agents: Vec<Agent>, would: impl Fn(&Agent) -> &'static str) -> Vec<Forecast> {
     let now = Timestamp::now();
     let forecast = |agent: Agent| Forecast {
-        would: match (agent.is_busy(), force, agent.draining) {
-            (true, true, _) => "be stopped, its job fails",
-            (true, false, true) => "go on draining",
-            (true, false, false) => "finish its job, then go",
-            _ => "go at once",
-        },
+        would: would(&agent),
         job: agent.job.as_ref().map(|job| job.with_run_time(now)),
+        requested_for: agent.job.as_ref().and_then(|job| job.requester()),
         state: agent.state_text(),
         name: agent.name,
     };
@@ -44,16 +63,17 @@ impl Row for Forecast {
     const SINGULAR: &'static str = "agent";
 
     fn columns(_: bool) -> Vec<Column> {
-        ["AGENT", "STATE", "WOULD", "JOB"].map(column).into()
+        ["AGENT", "STATE", "WOULD", "JOB", "FOR"].map(column).into()
     }
 
     fn cells(&self, _: bool, _: Timestamp) -> Vec<String> {
-        let job = self.job.clone().unwrap_or_else(|| "-".to_owned());
+        let or_nothing = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         vec![
             self.name.clone(),
             self.state.clone(),
             self.would.to_owned(),
-            job,
+            or_nothing(&self.job),
+            or_nothing(&self.requested_for),
         ]
     }
 
@@ -68,6 +88,10 @@ pub(super) struct Crowd {
     present: BTreeMap<String, Agent>,
     /// A snapshot was taken. Before that nothing is known to be gone.
     seen: bool,
+    /// Everybody of this pool, or of all pools where it is empty, also who comes later.
+    everybody: Option<String>,
+    /// Pools of which the daemon has not seen all yet: nobody of theirs is known to be gone.
+    unseen: Vec<String>,
     begun: Timestamp,
 }
 
@@ -87,8 +111,46 @@ impl Crowd {
             names,
             present: BTreeMap::new(),
             seen: false,
+            everybody: None,
+            unseen: Vec::new(),
             begun,
         }
+    }
+
+    /// Returns the crowd of all agents of a pool, or of all pools when it is empty.
+    pub(super) fn everybody(pool: &str, begun: Timestamp) -> Self {
+        Self {
+            everybody: Some(pool.to_owned()),
+            ..Self::new(BTreeSet::new(), begun)
+        }
+    }
+
+    pub(super) fn names(&self) -> &BTreeSet<String> {
+        &self.names
+    }
+
+    /// Returns the pool that all agents to wait for are of, or an empty text.
+    pub(super) fn pool(&self) -> &str {
+        self.everybody.as_deref().unwrap_or_default()
+    }
+
+    /// Returns whether nobody is left.
+    pub(super) fn is_done(&self) -> bool {
+        match &self.everybody {
+            None => self.gone() == self.size(),
+            Some(_) => self.seen && self.present.is_empty() && self.blind_spots().is_empty(),
+        }
+    }
+
+    /// Returns the pools that the daemon has to look at before anybody is known to be gone.
+    fn blind_spots(&self) -> Vec<&str> {
+        let concerns = |unseen: &&String| match self.everybody.as_deref() {
+            Some("") => true,
+            Some(pool) => pool == *unseen,
+            None => self.names.iter().any(|name| is_of(name, unseen)),
+        };
+        let spots = self.unseen.iter().filter(concerns);
+        spots.map(String::as_str).collect()
     }
 
     pub(super) fn size(&self) -> usize {
@@ -116,7 +178,30 @@ impl Crowd {
     }
 
     /// Takes a snapshot of the agents and returns what changed. In the first one, all do.
-    pub(super) fn update(&mut self, agents: Vec<Agent>, now: Timestamp) -> Vec<Change> {
+    pub(super) fn update(
+        &mut self,
+        mut agents: Vec<Agent>,
+        unseen: Vec<String>,
+        now: Timestamp,
+    ) -> Vec<Change> {
+        self.unseen = unseen;
+        if self.everybody.is_some() {
+            agents.retain(|agent| !agent.is_foreign());
+            self.names
+                .extend(agents.iter().map(|agent| agent.name.clone()));
+        }
+        if !self.blind_spots().is_empty() {
+            // Who is missing may be there: what was known of them stands.
+            let listed: BTreeSet<&str> = agents.iter().map(|agent| agent.name.as_str()).collect();
+            let kept = self.present.values().filter(|agent| {
+                !listed.contains(agent.name.as_str()) && self.unseen.contains(&agent.pool)
+            });
+            let kept: Vec<Agent> = kept.cloned().collect();
+            if !self.seen {
+                return Vec::new();
+            }
+            agents.extend(kept);
+        }
         let first = !std::mem::replace(&mut self.seen, true);
         let agents = agents
             .into_iter()
@@ -164,10 +249,24 @@ impl Crowd {
             text = format!("{text}, {count} {state}");
         }
         let jobs = self.present.values().filter_map(|agent| agent.job.as_ref());
-        match jobs.min_by_key(|job| job.since()) {
-            Some(job) => format!("{text}; longest: {}", job.with_run_time(now)),
-            None => text,
+        if let Some(job) = jobs.min_by_key(|job| job.since()) {
+            text = format!("{text}; longest: {}", job.with_run_time(now));
         }
+        let deadlines = self
+            .present
+            .values()
+            .filter_map(|agent| agent.drain_deadline);
+        if let Some(deadline) = deadlines.min() {
+            text = format!("{text}; deadline {}", in_time(deadline, now));
+        }
+        let unseen = self.blind_spots();
+        if !unseen.is_empty() {
+            text = format!(
+                "{text}; the daemon has not seen all of {} yet",
+                unseen.join(", ")
+            );
+        }
+        text
     }
 
     /// Returns the terminal's lines: the sum first, then an agent each.
@@ -196,6 +295,21 @@ impl Crowd {
     }
 }
 
+/// Returns `in 1h58m`, or that it has passed.
+fn in_time(at: Time, now: Timestamp) -> String {
+    match at.ahead(now) {
+        Duration::ZERO => "has passed".to_owned(),
+        ahead => format!("in {}", age(ahead)),
+    }
+}
+
+/// Whether an agent of this name may be of this pool: a hint for who was never seen.
+fn is_of(agent: &str, pool: &str) -> bool {
+    agent
+        .strip_prefix(pool)
+        .is_some_and(|rest| rest.starts_with('-'))
+}
+
 /// Whether a change is worth a line; the time that a job runs is not.
 fn differs(old: &Agent, new: &Agent) -> bool {
     let job = |agent: &Agent| agent.job.as_ref().map(|job| job.text());
@@ -206,7 +320,9 @@ fn differs(old: &Agent, new: &Agent) -> bool {
 fn waits_for(agent: &Agent, now: Timestamp) -> String {
     let detail = agent.detail.as_deref().map(plain);
     if let (true, Some(job)) = (agent.is_busy(), &agent.job) {
-        return format!("waiting: {}", job.with_run_time(now));
+        let who = job.requester();
+        let who = who.map_or_else(String::new, |who| format!(" for {who}"));
+        return format!("waiting: {}{who}", job.with_run_time(now));
     }
     let usual = match agent.state.as_str() {
         "busy" => "waiting for its job",
@@ -265,9 +381,9 @@ mod tests {
     fn agents_are_gone_only_when_they_are_listed_no_more() {
         let mut crowd = crowd(&["a", "b"]);
         let both = vec![busy("a", 11), agent("b", v1::AgentState::Deregistering)];
-        crowd.update(both, now());
+        crowd.update(both, vec![], now());
         assert_eq!(crowd.gone(), 0);
-        let changes = crowd.update(vec![busy("a", 12)], now());
+        let changes = crowd.update(vec![busy("a", 12)], vec![], now());
         assert_eq!(crowd.gone_names(), ["b"]);
         let gone: Vec<(&str, bool)> = changes
             .iter()
@@ -284,14 +400,14 @@ mod tests {
     fn before_the_first_snapshot_nobody_is_known_to_be_gone() {
         let mut crowd = crowd(&["a", "b"]);
         assert_eq!(crowd.summary(now()), "0 of 2 gone");
-        crowd.update(vec![], now());
+        crowd.update(vec![], vec![], now());
         assert_eq!(crowd.summary(now()), "2 of 2 gone");
     }
 
     #[test]
     fn agents_that_nobody_asked_for_are_not_counted() {
         let mut crowd = crowd(&["a"]);
-        crowd.update(vec![busy("a", 1), busy("replacement", 1)], now());
+        crowd.update(vec![busy("a", 1), busy("replacement", 1)], vec![], now());
         assert_eq!((crowd.gone(), crowd.size()), (0, 1));
     }
 
@@ -304,7 +420,7 @@ mod tests {
             detail: "Incus refuses: dataset is busy".to_owned(),
             ..v1::Agent::default()
         });
-        crowd.update(vec![busy("linux-h1-k3v9x", 11), stuck], now());
+        crowd.update(vec![busy("linux-h1-k3v9x", 11), stuck], vec![], now());
         let lines: Vec<String> = crowd
             .frame(now())
             .iter()
@@ -322,9 +438,39 @@ mod tests {
         let names: Vec<String> = (0..30).map(|index| format!("a{index:02}")).collect();
         let mut crowd = Crowd::new(names.iter().cloned().collect(), now());
         let agents = names.iter().map(|name| busy(name, 1)).collect();
-        crowd.update(agents, now());
+        crowd.update(agents, vec![], now());
         let frame = crowd.frame(now());
         assert_eq!(frame.len(), 22);
         assert_eq!(frame.last().unwrap().text, "  and 10 more");
+    }
+
+    #[test]
+    fn everybody_is_who_comes_as_well_and_nobody_is_gone_before_the_daemon_looked() {
+        let mut crowd = Crowd::everybody("linux", now());
+        let of_linux = |mut agent: Agent| {
+            agent.pool = "linux".to_owned();
+            agent
+        };
+        let unseen = || vec!["linux".to_owned(), "other".to_owned()];
+        crowd.update(vec![], unseen(), now());
+        assert!(!crowd.is_done(), "the daemon has just started");
+        crowd.update(vec![of_linux(busy("linux-h-a", 1))], vec![], now());
+        crowd.update(vec![], unseen(), now());
+        assert_eq!((crowd.gone(), crowd.is_done()), (0, false), "it restarted");
+        let late = of_linux(agent("linux-h-b", v1::AgentState::Starting));
+        crowd.update(vec![late], vec!["other".to_owned()], now());
+        assert_eq!((crowd.gone(), crowd.size()), (1, 2));
+        crowd.update(vec![], vec!["other".to_owned()], now());
+        assert!(crowd.is_done());
+    }
+
+    #[test]
+    fn a_deadline_is_counted_down() {
+        let mut crowd = crowd(&["a"]);
+        let mut agent = busy("a", 1);
+        agent.drain_deadline = Some(Time(Timestamp::from_second(NOW + 7100).unwrap()));
+        crowd.update(vec![agent], vec![], now());
+        let summary = crowd.summary(now());
+        assert!(summary.ends_with("; deadline in 1h58m"), "{summary}");
     }
 }

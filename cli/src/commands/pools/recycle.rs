@@ -1,0 +1,72 @@
+//! `pools recycle`.
+
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+use iap_common::v1::{ListAgentsRequest, RecyclePoolRequest, RecycleScope};
+use serde::Serialize;
+
+use crate::args::ListOutputArgs;
+use crate::commands::drain::view;
+use crate::commands::{Context, Done, call};
+use crate::complete;
+use crate::error::CliError;
+use crate::progress::Notes;
+use crate::rows::agent::Agent;
+
+/// Replace a pool's agents: idle ones a few at a time, busy ones when their jobs end
+///
+/// Returns when the wish is noted; iapctl agents ls -w shows the turnover.
+#[derive(Args)]
+pub(crate) struct RecycleArgs {
+    /// Name of the pool
+    #[arg(value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]
+    name: String,
+    /// Only agents built from another image or configuration than the pool's present one
+    #[arg(long)]
+    outdated: bool,
+    /// Only say what would happen
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: ListOutputArgs,
+}
+
+/// What is replaced, for programs.
+#[derive(Serialize)]
+struct Recycled<'a> {
+    pool: &'a str,
+    agents: Vec<&'a str>,
+}
+
+pub(super) async fn run(context: &Context, args: RecycleArgs) -> Result<Done, CliError> {
+    let request = ListAgentsRequest {
+        pool: args.name.clone(),
+    };
+    let answer = call(context.agents().await?.list_agents(request)).await?;
+    let agents = answer.agents.into_iter().map(Agent::from);
+    let meant: Vec<Agent> = agents
+        .filter(|agent| !agent.is_foreign() && (agent.outdated || !args.outdated))
+        .collect();
+    if args.dry_run {
+        args.output.list(&view::replacements(meant))?;
+        Notes::stderr().say("a dry run: nothing was done");
+        return Ok(Done::Yes);
+    }
+    let scope = if args.outdated {
+        RecycleScope::Outdated
+    } else {
+        RecycleScope::All
+    };
+    let request = RecyclePoolRequest {
+        name: args.name.clone(),
+        scope: scope.into(),
+    };
+    call(context.pools().await?.recycle_pool(request)).await?;
+    let text = format!("{}: {} agents are replaced\n", args.name, meant.len());
+    let recycled = Recycled {
+        pool: &args.name,
+        agents: meant.iter().map(|agent| agent.name.as_str()).collect(),
+    };
+    args.output.answer.answer(&args.name, &text, &recycled)?;
+    Ok(Done::Yes)
+}

@@ -1,0 +1,34 @@
+//! `resume`: ends the pause of this host.
+
+use clap::Args;
+use iap_common::v1::ResumeHostRequest;
+
+use super::{Context, Done, call};
+use crate::error::CliError;
+use crate::output;
+use crate::progress::Notes;
+use crate::rows::pool::Pool;
+
+/// End the pause of this host: its pools are filled again
+///
+/// Undoes iapctl drain. Agents that were leaving go all the same and are replaced. Pools that
+/// were paused by themselves stay so: iapctl pools resume.
+#[derive(Args)]
+pub(crate) struct ResumeArgs {}
+
+pub(super) async fn run(context: &Context, _: ResumeArgs) -> Result<Done, CliError> {
+    let mut client = context.daemon().await?;
+    let answer = call(client.resume_host(ResumeHostRequest {})).await?;
+    let notes = Notes::stderr();
+    for pool in answer.pools.into_iter().map(Pool::from) {
+        if let Some(why) = pool.paused(jiff::Timestamp::now()) {
+            notes.say(&format!("{} stays {why}", pool.name));
+        }
+    }
+    output::line(if answer.was_paused {
+        "this host: resumed"
+    } else {
+        "this host: was not paused"
+    })?;
+    Ok(Done::Yes)
+}
