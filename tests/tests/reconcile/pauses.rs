@@ -128,6 +128,7 @@ async fn a_job_that_azure_assigns_in_the_moment_of_a_pause_is_not_lost() -> anyh
         resume(&host).await?;
         runs_once(&host, job).await?;
     }
+    settled(&host, 1).await?;
     Ok(())
 }
 
@@ -271,5 +272,7 @@ async fn a_waiting_job_is_told_why_it_waits() -> anyhow::Result<()> {
         Ok(host.status().await?.wait_reasons.is_empty().then_some(()))
     })
     .await
-    .with_context(|| host.log())
+    .with_context(|| host.log())?;
+    settled(&host, 1).await?;
+    Ok(())
 }
