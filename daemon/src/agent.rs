@@ -254,6 +254,8 @@ pub enum Doing {
     Leave,
     /// Stopping and deleting its instance.
     Remove,
+    /// Finding out whether it is dead, and then the same.
+    Judge,
     /// Deleting its registration.
     Deregister,
     /// Writing to its instance's configuration, or answering its doorbell.

@@ -135,6 +135,7 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
         Some(ReapReason::NeverOnline) => return EndReason::NeverOnline,
         Some(ReapReason::LaunchFailed) => return EndReason::LaunchFailed,
         Some(ReapReason::Surplus) => return EndReason::Surplus,
+        Some(ReapReason::NotLeaving) => return EndReason::Drained,
         Some(ReapReason::Outdated) => return EndReason::Outdated,
         Some(ReapReason::Requested) => return EndReason::Requested,
         // Stopped after it had ended well: the rest says more.

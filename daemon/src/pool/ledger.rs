@@ -46,6 +46,8 @@ pub struct Entry {
     pub answered: bool,
     /// When its listener was last asked to end.
     pub left_at: Option<Instant>,
+    /// How often it was.
+    pub leaves: u32,
     /// Its launch failed after it was registered.
     pub launch_failed: bool,
     /// A removal was called off for want of proof: only the long patience counts.
@@ -96,6 +98,7 @@ impl Entry {
             ready_since: None,
             answered: false,
             left_at: None,
+            leaves: 0,
             launch_failed: false,
             doubted: false,
             launched_at: None,

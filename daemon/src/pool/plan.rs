@@ -32,6 +32,8 @@ const STARTUP_LISTS: u32 = 2;
 const STOPPED_GRACE: Duration = Duration::from_secs(5);
 /// How long a listener may take to end before it is asked again: the unit kills it after 60 s.
 const LISTENER_STOP: Duration = Duration::from_secs(90);
+/// How often a listener is asked before its machine is taken away: it hangs.
+const LEAVES: u32 = 4;
 /// Failed removals in a row after which an agent is called stuck and gives its slot up.
 const STUCK_AFTER: u32 = 3;
 
@@ -46,6 +48,8 @@ pub enum ReapReason {
     Offline,
     /// Its launch failed, or was broken off, after it was registered.
     LaunchFailed,
+    /// It was asked to end again and again, and does not.
+    NotLeaving,
     /// It was never registered and is not wanted any more.
     Surplus,
     /// It is drained by force.
@@ -66,6 +70,7 @@ impl ReapReason {
             Self::NeverOnline => "never_online",
             Self::Offline => "offline",
             Self::LaunchFailed => "launch_failed",
+            Self::NotLeaving => "not_leaving",
             Self::Surplus => "surplus",
             Self::Forced => "forced",
             Self::Deadline => "deadline",
@@ -154,6 +159,8 @@ pub enum Action {
         name: String,
         /// Azure's id.
         azure_agent_id: i64,
+        /// No instance of it was ever seen here.
+        ghost: bool,
     },
 }
 
@@ -177,7 +184,10 @@ impl Action {
             Self::Adopt { .. } | Self::CancelLaunch { .. } => Doing::Launch,
             Self::NoteDrain { .. } | Self::AnswerDoorbell { .. } => Doing::Note,
             Self::Leave { .. } => Doing::Leave,
-            Self::Remove { .. } => Doing::Remove,
+            Self::Remove {
+                proof: Proof::None, ..
+            } => Doing::Remove,
+            Self::Remove { .. } => Doing::Judge,
             Self::Deregister { .. } => Doing::Deregister,
         }
     }
@@ -213,6 +223,8 @@ pub struct Situation<'a> {
     pub incus_seen: bool,
     /// The Azure pool is known and its last list worked.
     pub azure_usable: bool,
+    /// When that list began: ages end there, since what Azure did not say since is not known.
+    pub azure_listed: Option<Instant>,
     /// What the pool's breaker allows to be launched.
     pub launches: Allowance,
     /// The moment to plan for.
@@ -260,6 +272,15 @@ pub fn plan(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight) ->
     }
     adjust_count(situation, ledger, in_flight, &mut plan);
     plan
+}
+
+/// Returns whether all agents that are wanted are there and online: nothing is being tried, so
+/// nothing fails any more.
+pub fn is_settled(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight) -> bool {
+    let slots = Slots::count(situation, ledger, in_flight, &Plan::default());
+    situation.incus_seen
+        && slots.held() >= situation.wanted
+        && slots.launching + slots.unproven == 0
 }
 
 /// Returns whether a registration of ours is online that has no instance here: another host
@@ -366,6 +387,9 @@ fn act_on(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> 
     }
     let id = instance.azure_agent_id?;
     if entry.drain().leaves() && situation.azure_usable {
+        if entry.leaves >= LEAVES && state != AgentState::Busy {
+            return remove(ReapReason::NotLeaving, Proof::Azure);
+        }
         let must_disable = entry
             .registration
             .as_ref()
@@ -437,7 +461,8 @@ fn is_dead(situation: &Situation<'_>, entry: &Entry) -> bool {
         && entry.azure_agent_id.is_some()
         && entry
             .dead_since
-            .is_some_and(|since| situation.now.duration_since(since) >= situation.offline_grace)
+            .zip(situation.azure_listed)
+            .is_some_and(|(since, listed)| listed.duration_since(since) >= situation.offline_grace)
 }
 
 /// An agent without an instance: its registration goes, at once when we saw the instance go,
@@ -451,6 +476,7 @@ fn deregister(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool)
     ready.then(|| Action::Deregister {
         name: name.to_owned(),
         azure_agent_id,
+        ghost: !entry.had_instance,
     })
 }
 
@@ -481,17 +507,31 @@ fn adjust_count(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight
         let missing = situation.wanted - slots.held();
         plan.launch = match situation.launches {
             Allowance::All => missing,
-            Allowance::One => usize::from(slots.launching == 0),
+            Allowance::One => usize::from(slots.launching == 0 && slots.unproven == 0),
             Allowance::Nothing => 0,
         };
     }
-    // A few at a time: capacity stays while the pool turns over.
+    if situation.launches != Allowance::All {
+        // They would only fail as well. One that waits may be the one try.
+        let keep = usize::from(situation.launches == Allowance::One && slots.is_trying_none());
+        for name in slots.waiting.iter().skip(keep) {
+            plan.actions
+                .push(Action::CancelLaunch { name: name.clone() });
+        }
+    }
+    let is_full = slots.held() >= situation.wanted;
+    // A few at a time, and none while what is to take their place may not come up: capacity stays
+    // while the pool turns over.
+    if !is_full || situation.launches != Allowance::All {
+        return;
+    }
     let at_once = (situation.wanted / 4).max(1);
+    let under_way = slots.leaving_soon + slots.launching + slots.unproven;
     for candidate in slots
         .candidates
         .iter()
         .filter(|c| c.outdated)
-        .take(at_once.saturating_sub(slots.leaving_soon))
+        .take(at_once.saturating_sub(under_way))
     {
         plan.actions.push(candidate.dismiss(candidate.replaced_for));
     }

@@ -537,7 +537,15 @@ impl Reconciler {
         }
     }
 
-    fn plan(&self, now: Instant, wall: Timestamp) -> Plan {
+    fn plan(&mut self, now: Instant, wall: Timestamp) -> Plan {
+        let (plan, is_settled) = self.decide(now, wall);
+        if is_settled {
+            self.breaker.succeeded();
+        }
+        plan
+    }
+
+    fn decide(&self, now: Instant, wall: Timestamp) -> (Plan, bool) {
         let view = self.azure.borrow();
         let spec = &self.order.spec;
         let situation = Situation {
@@ -550,11 +558,14 @@ impl Reconciler {
             offline_grace: spec.offline_grace,
             incus_seen: self.seen.instances.is_some(),
             azure_usable: view.usable && view.pool_id.is_some(),
+            azure_listed: view.list.as_ref().map(|list| list.began),
             launches: self.breaker.allowance(now),
             now,
             wall,
         };
-        plan::plan(&situation, &self.ledger, &self.in_flight)
+        let (ledger, in_flight) = (&self.ledger, &self.in_flight);
+        let plan = plan::plan(&situation, ledger, in_flight);
+        (plan, plan::is_settled(&situation, ledger, in_flight))
     }
 
     /// While something is awaited from Azure, lists follow each other faster.

@@ -164,11 +164,12 @@ async fn prove_dead(
 }
 
 /// Deletes the registration of an agent whose instance is gone. Returns the job it had, which
-/// Azure tells only while there is a registration.
+/// Azure tells only while there is a registration. A `ghost` may have a machine elsewhere.
 pub async fn deregister(
     context: &Context,
     name: &str,
     id: i64,
+    ghost: bool,
 ) -> Result<Option<JobRequest>, ApplyError> {
     let pool = context.link.view().pool_id.ok_or(ApplyError::NoPool)?;
     let instance = context
@@ -182,7 +183,18 @@ pub async fn deregister(
         return Err(ApplyError::NotProven("its instance is still there"));
     }
     let job = match context.link.azure().agent(pool, id).await {
+        Ok(Some(agent)) if ghost && (agent.online || agent.assigned.is_some()) => {
+            return Err(ApplyError::NotProven(
+                "Azure says it is online or has a job",
+            ));
+        }
         Ok(agent) => agent.and_then(|agent| agent.last_completed),
+        Err(error) if ghost => {
+            return Err(ApplyError::Azure {
+                doing: "cannot look at the registration again",
+                source: error,
+            });
+        }
         Err(error) => {
             debug!(agent = name, error = %chain(&error), "cannot ask how its job ended");
             None

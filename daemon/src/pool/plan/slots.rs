@@ -45,6 +45,8 @@ pub(super) struct Slots {
     pub(super) launching: usize,
     /// Agents that are there and not asked to leave.
     pub(super) present: usize,
+    /// Those of them that were launched and have not come online yet.
+    pub(super) unproven: usize,
     /// Agents asked to leave that still hold a slot.
     pub(super) leaving: usize,
     /// Those of them that have no job to wait for.
@@ -71,6 +73,7 @@ impl Slots {
                 .collect(),
             launching: launches.len(),
             present: 0,
+            unproven: 0,
             leaving: 0,
             leaving_soon: 0,
             unsettled: 0,
@@ -82,7 +85,14 @@ impl Slots {
                 continue; // Counted among the launches.
             }
             let planned = plan.actions.iter().find(|action| action.name() == name);
-            if matches!(planned, Some(Action::Remove { .. })) {
+            // One that is removed only if it proves dead holds its slot until it does.
+            if matches!(
+                planned,
+                Some(Action::Remove {
+                    proof: Proof::None,
+                    ..
+                })
+            ) {
                 continue;
             }
             let state = state_of(entry, doing, situation.now);
@@ -99,6 +109,8 @@ impl Slots {
                 continue;
             }
             slots.present += 1;
+            let new = entry.launched_at.is_some() && !entry.was_online;
+            slots.unproven += usize::from(new && state != AgentState::Busy);
             let idle = matches!(
                 state,
                 AgentState::Registering | AgentState::Starting | AgentState::Idle
@@ -129,6 +141,11 @@ impl Slots {
             ))
         });
         slots
+    }
+
+    /// Returns whether no launch has begun that may still tell whether launches work.
+    pub(super) fn is_trying_none(&self) -> bool {
+        self.launching == self.waiting.len() && self.unproven == 0
     }
 
     pub(super) fn staying(&self) -> usize {

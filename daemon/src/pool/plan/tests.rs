@@ -123,6 +123,7 @@ impl World {
             offline_grace: Duration::from_secs(300),
             incus_seen: true,
             azure_usable: self.azure_usable,
+            azure_listed: Some(self.now),
             launches: self.launches,
             now: self.now,
             wall: self.wall(),
@@ -213,6 +214,7 @@ fn nothing_is_done_while_incus_does_not_answer() {
         offline_grace: Duration::ZERO,
         incus_seen: false,
         azure_usable: true,
+        azure_listed: Some(world.now),
         launches: Allowance::All,
         now: world.now,
         wall: world.wall(),
@@ -264,7 +266,8 @@ fn the_registration_goes_when_the_instance_is_gone() {
         plan.actions,
         [Action::Deregister {
             name: "a".into(),
-            azure_agent_id: 5
+            azure_agent_id: 5,
+            ghost: false,
         }]
     );
 }
@@ -300,7 +303,8 @@ fn a_ghost_is_swept_after_the_grace_period_only() {
         plan.actions,
         [Action::Deregister {
             name: "g".into(),
-            azure_agent_id: 9
+            azure_agent_id: 9,
+            ghost: true,
         }]
     );
 }
@@ -521,6 +525,49 @@ fn outdated_idle_agents_are_replaced_a_few_at_a_time() {
             }
         ));
     }
+}
+
+#[test]
+fn a_new_build_that_does_not_come_up_costs_no_more_than_it_was_tried_with() {
+    let mut world = World::new(8);
+    for number in 0..8i64 {
+        world.agent(&format!("a{number}"), number + 1, false);
+    }
+    world.image = Some("newer");
+    world.launches = Allowance::Nothing;
+    assert_eq!(world.step(), nothing(), "what replaces them fails");
+    world.launches = Allowance::All;
+    world.instance("new", Status::Running, Some(9));
+    world.registration("new", 9, false, false);
+    world.look();
+    let now = world.now;
+    world.ledger.entry("new", now).launched_at = Some(now);
+    world.wanted = 9;
+    let plan = world.step();
+    assert_eq!(
+        plan.actions.len(),
+        1,
+        "one of two at a time is coming up: {plan:?}"
+    );
+}
+
+#[test]
+fn an_agent_that_does_not_end_when_asked_again_and_again_is_removed() {
+    let mut world = World::new(1);
+    world.agent("a", 1, false);
+    world.instances.get_mut("a").unwrap().drain = Drain::Finish;
+    world.look();
+    world.ledger.entry("a", world.now).leaves = 3;
+    assert!(matches!(world.step().actions[..], [Action::Leave { .. }]));
+    world.ledger.entry("a", world.now).leaves = 4;
+    assert!(matches!(
+        world.step().actions[..],
+        [Action::Remove {
+            reason: ReapReason::NotLeaving,
+            proof: Proof::Azure,
+            ..
+        }]
+    ));
 }
 
 #[test]

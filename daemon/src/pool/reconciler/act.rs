@@ -145,7 +145,8 @@ async fn carry_out(context: &Context, action: Action) -> Ended {
         Action::Deregister {
             name,
             azure_agent_id,
-        } => Ended::Deregister(remove::deregister(context, &name, azure_agent_id).await),
+            ghost,
+        } => Ended::Deregister(remove::deregister(context, &name, azure_agent_id, ghost).await),
         Action::Adopt { .. } | Action::CancelLaunch { .. } => {
             unreachable!("launches are begun by begin_launch")
         }

@@ -210,11 +210,19 @@ impl Reconciler {
                 let entry = self.ledger.entry(name, now);
                 entry.worked();
                 match left {
-                    Left::Stopping => entry.left_at = Some(now),
+                    Left::Stopping => {
+                        entry.left_at = Some(now);
+                        entry.leaves += 1;
+                    }
                     Left::Busy => entry.retry_at = Some(now + BUSY_PAUSE),
                 }
             }
-            Err(error) => self.action_failed(name, "leave", &error, now),
+            Err(error) => {
+                self.action_failed(name, "leave", &error, now);
+                if matches!(error, ApplyError::Stop(_)) {
+                    self.ledger.entry(name, now).leaves += 1;
+                }
+            }
         }
     }
 

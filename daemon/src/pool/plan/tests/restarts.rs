@@ -19,7 +19,7 @@ fn a_registered_agent_found_offline_is_looked_at_once_and_then_waited_for() {
         ),
         "{plan:?}"
     );
-    assert_eq!(plan.launch, 1, "its slot is filled at once");
+    assert_eq!(plan.launch, 0, "it holds its slot until that is sure");
     world.ledger.entry("a", world.now).doubted = true;
     assert_eq!(world.step(), nothing());
 }
