@@ -160,18 +160,17 @@ impl Reconciler {
             ));
         } else if status.image.fingerprint.is_empty() && self.image_at.is_some() {
             let instance = &spec.instance;
-            let mut command = format!(
-                "iapctl provision --base ubuntu/24.04 --target {}",
-                instance.image
-            );
-            if instance.project != "default" {
-                command.push_str(&format!(" --project {}", instance.project));
-            }
-            if instance.kind == InstanceKind::VirtualMachine {
-                command.push_str(" --vm");
-            }
+            let project = match instance.project.as_str() {
+                "default" => String::new(),
+                project => format!(" --project {project}"),
+            };
+            let vm = match instance.kind {
+                InstanceKind::Container => "",
+                InstanceKind::VirtualMachine => " --vm",
+            };
             problems.push(format!(
-                "image {} does not exist in Incus project {}: run {command}",
+                "image {0} does not exist in Incus project {1}: run iapctl provision --base \
+                 ubuntu/24.04 --target {0}{project}{vm}",
                 instance.image, instance.project
             ));
         }
