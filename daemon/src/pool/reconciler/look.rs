@@ -1,0 +1,175 @@
+//! Looks: what Incus has, what the image alias points at, what Azure listed last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use iap_common::error::chain;
+
+use crate::agent::RegistrationFacts;
+use crate::incus;
+
+use super::super::apply::launch::AGENT_VERSION_PROPERTY;
+use super::super::ledger::Entry;
+use super::super::observe::{self, RegistrationList};
+use super::super::status::{ImageStatus, PoolKey};
+use super::{Reconciler, Trigger};
+
+/// The alias is looked up again when it was not for this long: an event may be lost.
+const IMAGE_INTERVAL: Duration = Duration::from_secs(60);
+
+impl Reconciler {
+    pub(super) async fn observe(&mut self, trigger: Trigger) {
+        let project = self.shared.incus.project(&self.order.spec.instance.project);
+        let now = Instant::now();
+        // A new Azure list changes nothing in Incus: the last look is good enough.
+        let fresh = self.listed_at.is_some_and(|at| {
+            self.incus_error.is_none()
+                && now.duration_since(at) < self.order.spec.reconcile_interval
+        });
+        if trigger != Trigger::Azure || self.is_stale || !fresh {
+            self.list_instances(&project).await;
+        }
+        if self
+            .image_at
+            .is_none_or(|at| now.duration_since(at) >= IMAGE_INTERVAL)
+        {
+            self.look_at_image(&project).await;
+        }
+        self.take_azure_view();
+    }
+
+    async fn list_instances(&mut self, project: &incus::Project) {
+        let began = Instant::now();
+        match project.instances().await {
+            Ok(instances) => {
+                let name = &self.order.spec.name;
+                if self.incus_error.take().is_some() {
+                    info!("Incus answers again");
+                }
+                self.foreign = observe::foreign_instances(&instances, name);
+                let key = PoolKey::of(&self.order.spec);
+                let own = observe::own_instances(&instances, &self.shared.owner, &key);
+                self.seen.instances = Some(own);
+                self.instances_known = true;
+                self.is_stale = false;
+            }
+            Err(error) => {
+                let text = chain(&error).to_string();
+                if self.incus_error.as_ref() != Some(&text) {
+                    warn!(error = %text, "cannot list instances, will retry");
+                }
+                self.incus_error = Some(text);
+                self.seen.instances = None;
+            }
+        }
+        self.listed_at = Some(began);
+    }
+
+    async fn look_at_image(&mut self, project: &incus::Project) {
+        self.image_at = Some(Instant::now());
+        let alias = &self.order.spec.instance.image;
+        let found = async {
+            match project.alias(alias).await? {
+                Some(fingerprint) => project.image(&fingerprint).await,
+                None => Ok(None),
+            }
+        };
+        match found.await {
+            Ok(Some(image)) => {
+                if image.fingerprint != self.image.fingerprint {
+                    info!(alias, image = %image.fingerprint, "new agents are made from this image");
+                }
+                let version = image.properties.get(AGENT_VERSION_PROPERTY);
+                self.image = ImageStatus {
+                    agent_version: version.cloned().unwrap_or_default(),
+                    created_at: image.created_at,
+                    fingerprint: image.fingerprint,
+                };
+                self.image_error = None;
+            }
+            Ok(None) => {
+                self.image = ImageStatus::default();
+                self.image_error = None;
+            }
+            Err(error) => {
+                // Not known is not missing: the last answer stands.
+                self.image_error = Some(chain(&error).to_string());
+                self.image_at = None;
+            }
+        }
+    }
+
+    /// Reduces the last Azure list to what concerns this pool.
+    fn take_azure_view(&mut self) {
+        let view = Arc::clone(&self.azure.borrow_and_update());
+        self.seen.azure_gaps = view.gaps;
+        let Some(list) = &view.list else { return };
+        if self
+            .seen
+            .registrations
+            .as_ref()
+            .is_some_and(|old| old.began == list.began)
+        {
+            return;
+        }
+        let agents = list
+            .agents
+            .iter()
+            .map(|(name, agent)| (name, RegistrationFacts::of(agent)))
+            .filter(|(name, facts)| self.concerns_us(name, facts))
+            .map(|(name, facts)| (name.clone(), facts))
+            .collect();
+        let list = RegistrationList {
+            began: list.began,
+            agents,
+        };
+        self.seen.registrations = Some(Arc::new(list));
+    }
+
+    fn concerns_us(&self, name: &str, facts: &RegistrationFacts) -> bool {
+        let tagged = facts.owner.as_deref() == Some(&*self.shared.owner)
+            && facts.pool.as_deref() == Some(&*self.order.spec.name);
+        // Tags are lost when the agent's own report replaces them; its id is not.
+        let known = self
+            .ledger
+            .get(name)
+            .and_then(|entry| entry.azure_agent_id)
+            .or_else(|| {
+                let instances = self.seen.instances.as_ref()?;
+                instances.get(name)?.azure_agent_id
+            });
+        tagged || known == Some(facts.id)
+    }
+
+    /// Finds out whether instances that an earlier life of the daemon created may be touched:
+    /// not while an operation of theirs runs.
+    pub(super) async fn settle_found(&mut self) {
+        let found = |(name, entry): &(&String, &Entry)| {
+            entry.instance.is_some() && !entry.settled && self.in_flight.doing(name).is_none()
+        };
+        let names: Vec<String> = self
+            .ledger
+            .iter()
+            .filter(found)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if names.is_empty() {
+            return;
+        }
+        match self.shared.incus.operations().await {
+            Ok(operations) => {
+                for name in names {
+                    let running = operations.iter().any(|o| o.is_running_on(&name));
+                    if let (false, Some(entry)) = (running, self.ledger.get_mut(&name)) {
+                        info!(agent = %name, "found an agent of an earlier run");
+                        entry.settled = true;
+                    }
+                }
+            }
+            Err(error) => debug!(error = %chain(&error), "cannot list operations"),
+        }
+    }
+}
