@@ -1,4 +1,5 @@
 //! What could give a secret away: variables that look like one, and files that others can read.
+//! And whether the files that a configuration names are there.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -39,8 +40,19 @@ pub(super) fn check_files(path: &Path, spec: &DaemonSpec, report: &mut Report<'_
             CredentialSpec::ManagedIdentity { .. } => {}
         }
         if let Some(file) = &pool.azure.ca_file {
-            warn_if_absent(file, &format!("{key}.caFile"), report);
+            check_certificates(file, &format!("{key}.caFile"), report);
         }
+    }
+}
+
+/// Without them the pool could not even be begun, and these are no secret that only the daemon's
+/// user may see.
+fn check_certificates(file: &Path, key: &str, report: &mut Report<'_>) {
+    let path = file.display();
+    match fs::read_to_string(file) {
+        Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => {}
+        Ok(_) => report.error(key, format!("{path} holds no certificate (PEM)")),
+        Err(error) => report.error(key, format!("cannot read {path}: {error}")),
     }
 }
 

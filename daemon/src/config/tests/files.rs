@@ -38,6 +38,29 @@ fn a_file_that_is_not_there_or_cannot_be_read_is_told_apart() {
 }
 
 #[test]
+fn certificates_that_are_not_there_or_are_none_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let text = pool_with("", "").replace("pat: s3cret", "pat: s3cret, caFile: ca.pem");
+    let path = write(dir, "config.yaml", &text, 0o600);
+    let error = |path: &Path| load(path, &env()).unwrap_err().to_string();
+    assert!(
+        error(&path).contains("azure.caFile: cannot read"),
+        "{}",
+        error(&path)
+    );
+    write(dir, "ca.pem", "hello", 0o644);
+    assert!(
+        error(&path).contains("holds no certificate"),
+        "{}",
+        error(&path)
+    );
+    let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+    write(dir, "ca.pem", pem, 0o644);
+    assert_eq!(warnings(dir, &path), "");
+}
+
+#[test]
 fn secrets_that_others_can_read_are_called_out() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
