@@ -73,6 +73,9 @@ enum Ended {
     Pool(PoolKey),
     Link,
     Listener,
+    /// All instances that there are.
+    Strays(Vec<Instance>),
+    Nothing,
 }
 
 struct ProjectEvent {
@@ -127,12 +130,7 @@ impl Supervisor {
                 Some(ended) = self.tasks.join_next() => self.take_end(ended, &stop)?,
                 () = tokio::time::sleep_until(strays_due), if !self.strays_found => {
                     strays_due += STRAYS_RETRY;
-                    let strays = self.shared.incus.instances_all_projects();
-                    match tokio::time::timeout(STRAYS_RETRY, strays).await {
-                        Ok(Ok(instances)) => self.adopt_strays(&instances, &stop),
-                        Ok(Err(error)) => debug!(error = %chain(&error), "cannot look for strays"),
-                        Err(_) => debug!("looking for strays took too long"),
-                    }
+                    self.look_for_strays(stop.clone());
                 }
             }
         }
@@ -155,7 +153,13 @@ impl Supervisor {
                 }
                 Ok(())
             }
-            Ok(Ended::Link | Ended::Listener) => Ok(()),
+            Ok(Ended::Strays(instances)) => {
+                if !stop.is_cancelled() && !self.strays_found {
+                    self.adopt_strays(&instances, stop);
+                }
+                Ok(())
+            }
+            Ok(Ended::Link | Ended::Listener | Ended::Nothing) => Ok(()),
             Err(error) if error.is_panic() => Err(SupervisorError::Ended(error.to_string())),
             Err(_) => Ok(()),
         }
@@ -364,6 +368,24 @@ impl Supervisor {
     fn set_connected(&self, project: &str, is_connected: bool) {
         self.connected.send_if_modified(|all| {
             all.insert(project.to_owned(), is_connected) != Some(is_connected)
+        });
+    }
+
+    /// Lists all instances, beside the loop: Incus may take its time.
+    fn look_for_strays(&mut self, stop: CancellationToken) {
+        let incus = self.shared.incus.clone();
+        self.tasks.spawn(async move {
+            let look = tokio::time::timeout(STRAYS_RETRY, incus.instances_all_projects());
+            let looked = tokio::select! {
+                () = stop.cancelled() => return Ended::Nothing,
+                looked = look => looked,
+            };
+            match looked {
+                Ok(Ok(instances)) => return Ended::Strays(instances),
+                Ok(Err(error)) => debug!(error = %chain(&error), "cannot look for strays"),
+                Err(_) => debug!("looking for strays took too long"),
+            }
+            Ended::Nothing
         });
     }
 
