@@ -271,8 +271,10 @@ impl AgentService for Services {
             tail_bytes,
             file,
         } = request.into_inner();
-        let Some((pool, _, _)) = self.find_agent(&name) else {
-            return self.ended_log(name, file, tail_bytes).await;
+        let pool = match self.find_agent(&name) {
+            Some((pool, _, agent)) if !agent.instance_status.is_empty() => pool,
+            // Gone, or all but its registration.
+            _ => return self.ended_log(name, file, tail_bytes).await,
         };
         if !file.is_empty() {
             return Err(status::not_ready(format!(
@@ -370,7 +372,7 @@ impl Tail {
 }
 
 impl Services {
-    fn no_such_log(&self, name: &str) -> Status {
+    pub(super) fn no_such_log(&self, name: &str) -> Status {
         match self.find_agent(name) {
             Some(_) => status::not_ready(format!("agent {name} has written no log yet")),
             None => self.no_such_agent(name),

@@ -64,7 +64,7 @@ impl Services {
                 "agent {name} has ended ({}) and left no log: {}",
                 agent.reason, agent.detail
             )),
-            Ok(None) => self.no_such_agent(name),
+            Ok(None) => self.no_such_log(name),
             Err(error) => status::store(&error),
         }
     }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use iap_tests::fault_proxy::{FaultProxy, Held};
-use iapd::incus::{Exec, Incus, IncusError, Limits, Project, StreamEvent, Waited};
+use iapd::incus::{
+    Exec, Incus, IncusError, Limits, Operation, OperationStatus, Project, StreamEvent, Waited,
+};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -245,6 +247,11 @@ async fn wait_goes_on_over_broken_connections() {
     .await;
 }
 
+/// An exec changes nothing about its instance, so it does not count as running on it.
+fn is_about(operation: &Operation, name: &str) -> bool {
+    operation.instance() == Some(name) && operation.status == OperationStatus::Running
+}
+
 #[tokio::test]
 async fn wait_on_a_silent_server_ends_at_its_deadline() {
     with_instance("silent", |project, name| async move {
@@ -256,7 +263,7 @@ async fn wait_on_a_silent_server_ends_at_its_deadline() {
             let find = async {
                 loop {
                     let all = project.incus().operations().await.unwrap();
-                    if let Some(found) = all.into_iter().find(|o| o.is_running_on(&name)) {
+                    if let Some(found) = all.into_iter().find(|o| is_about(o, &name)) {
                         return found.id;
                     }
                 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use iapd::calls::CallOutcome;
 use iapd::incus::{
-    Exec, ImageSource, Incus, InstancePatch, OperationId, OperationStatus, Status, StopMode,
-    StreamEvent, Waited,
+    Exec, ImageSource, Incus, InstancePatch, Operation, OperationId, OperationStatus, Status,
+    StopMode, StreamEvent, Waited,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -202,7 +202,10 @@ async fn operation_is_seen_while_it_runs() {
         let look = async {
             loop {
                 let all = project.incus().operations().await.unwrap();
-                if let Some(found) = all.into_iter().find(|found| found.is_running_on(&name)) {
+                let own = |found: &Operation| {
+                    found.instance() == Some(&name) && found.status == OperationStatus::Running
+                };
+                if let Some(found) = all.into_iter().find(own) {
                     return found;
                 }
                 tokio::task::yield_now().await;
@@ -214,6 +217,10 @@ async fn operation_is_seen_while_it_runs() {
         assert_eq!(found.instance(), Some(name.as_str()));
         assert_eq!(found.status, OperationStatus::Running);
         assert!(found.created_at.is_some());
+        assert!(
+            !found.is_running_on(&name),
+            "a command changes nothing about it"
+        );
     })
     .await;
 }
