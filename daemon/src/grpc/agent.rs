@@ -26,6 +26,8 @@ pub(super) type LogStream =
     Pin<Box<dyn Stream<Item = Result<v1::StreamAgentLogResponse, Status>> + Send>>;
 
 /// Between two looks at a log that is followed. No exec is held open for it.
+/// Looks that may fail in a row while an agent is there.
+const FAILURES: u32 = 10;
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Names in one request.
 const LARGEST_DRAIN: usize = 1000;
@@ -297,6 +299,7 @@ impl AgentService for Services {
             name,
             from,
             follow,
+            failures: 0,
             ended: false,
         };
         let stream = stream::unfold(start, |mut tail| async move {
@@ -316,6 +319,8 @@ struct Tail {
     name: String,
     from: u64,
     follow: bool,
+    /// Looks that failed since the last one that worked.
+    failures: u32,
     ended: bool,
 }
 
@@ -326,6 +331,7 @@ impl Tail {
             match self.pool.read_log(&self.name, self.from).await {
                 Ok(LogRead::Bytes(bytes)) if !bytes.is_empty() => {
                     self.from += bytes.len() as u64;
+                    self.failures = 0;
                     return Some(Ok(bytes));
                 }
                 // Not begun yet, or gone: the agent's own end tells which.
@@ -339,7 +345,10 @@ impl Tail {
                     return Some(Err(self.services.no_such_log(&self.name)));
                 }
                 Ok(_) => return None,
-                Err(error) if self.follow && error.is_transient() => {}
+                // A guest that goes down answers all sorts of things before it is gone.
+                Err(error) if self.follow && (error.is_transient() || self.failures < FAILURES) => {
+                    self.failures += 1;
+                }
                 Err(error) if error.is_not_found() => return None,
                 Err(error) => return Some(Err(status::incus(&error))),
             }

@@ -278,9 +278,7 @@ pub fn plan(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight) ->
 /// nothing fails any more.
 pub fn is_settled(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight) -> bool {
     let slots = Slots::count(situation, ledger, in_flight, &Plan::default());
-    situation.incus_seen
-        && slots.held() >= situation.wanted
-        && slots.launching + slots.unproven == 0
+    situation.incus_seen && slots.online >= situation.wanted
 }
 
 /// Returns whether a registration of ours is online that has no instance here: another host

@@ -47,6 +47,8 @@ pub(super) struct Slots {
     pub(super) present: usize,
     /// Those of them that were launched and have not come online yet.
     pub(super) unproven: usize,
+    /// Those of them that are idle or busy.
+    pub(super) online: usize,
     /// Agents asked to leave that still hold a slot.
     pub(super) leaving: usize,
     /// Those of them that have no job to wait for.
@@ -74,6 +76,7 @@ impl Slots {
             launching: launches.len(),
             present: 0,
             unproven: 0,
+            online: 0,
             leaving: 0,
             leaving_soon: 0,
             unsettled: 0,
@@ -111,6 +114,7 @@ impl Slots {
             slots.present += 1;
             let new = entry.launched_at.is_some() && !entry.was_online;
             slots.unproven += usize::from(new && state != AgentState::Busy);
+            slots.online += usize::from(matches!(state, AgentState::Idle | AgentState::Busy));
             let idle = matches!(
                 state,
                 AgentState::Registering | AgentState::Starting | AgentState::Idle

@@ -113,7 +113,11 @@ impl World {
     }
 
     fn plan(&self) -> Plan {
-        let situation = Situation {
+        plan(&self.situation(), &self.ledger, &self.in_flight)
+    }
+
+    fn situation(&self) -> Situation<'_> {
+        Situation {
             wanted: if self.paused { 0 } else { self.wanted },
             paused: self.paused,
             removed: self.removed,
@@ -127,8 +131,7 @@ impl World {
             launches: self.launches,
             now: self.now,
             wall: self.wall(),
-        };
-        plan(&situation, &self.ledger, &self.in_flight)
+        }
     }
 
     fn step(&mut self) -> Plan {
@@ -549,6 +552,23 @@ fn a_new_build_that_does_not_come_up_costs_no_more_than_it_was_tried_with() {
         1,
         "one of two at a time is coming up: {plan:?}"
     );
+}
+
+#[test]
+fn a_pool_is_settled_when_all_that_are_wanted_are_online_and_not_before() {
+    let mut world = World::new(2);
+    let is_settled =
+        |world: &World| is_settled(&world.situation(), &world.ledger, &world.in_flight);
+    world.agent("a", 1, true);
+    world.instance("b", Status::Running, Some(2));
+    world.registration("b", 2, false, false);
+    world.look();
+    assert!(!is_settled(&world), "one has not come online");
+    world.ledger.entry("b", world.now).settled = false;
+    assert!(!is_settled(&world), "nor is it known what it is");
+    world.registration("b", 2, true, false);
+    world.look();
+    assert!(is_settled(&world));
 }
 
 #[test]
