@@ -50,6 +50,11 @@ async fn scale(host: &Host, change: Change, lasting: Option<Duration>) -> anyhow
 
 /// Nothing comes for a while.
 async fn stays_empty(host: &Host) -> anyhow::Result<()> {
+    // Azure has let go of the last one before its daemon knows.
+    wait::until("the last one to be gone", SOON, async || {
+        Ok(host.agents().await?.is_empty().then_some(()))
+    })
+    .await?;
     wait::never("an agent came", GRACE, async || {
         let agents = host.agents().await?;
         Ok((!agents.is_empty()).then_some(agents))
@@ -209,7 +214,11 @@ async fn a_deadline_kills_what_is_left_also_after_a_restart() -> anyhow::Result<
     .await
     .with_context(|| host.log())?;
     assert!(SystemTime::try_from(told)? <= SystemTime::now());
-    assert!(host.log().contains("deadline"), "{}", host.log());
+    wait::until("the deadline in the log", SOON, async || {
+        Ok(host.log().contains("deadline").then_some(()))
+    })
+    .await
+    .with_context(|| host.log())?;
     // Its listener told Azure that the job is over: no lock has to lapse first.
     let ended = host.sim.wait_job(job, SOON).await?;
     assert_ne!(ended.result, Some(JobResult::Succeeded));
