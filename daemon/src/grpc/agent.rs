@@ -25,9 +25,9 @@ type AgentStream = Pin<Box<dyn Stream<Item = Result<v1::WatchAgentsResponse, Sta
 pub(super) type LogStream =
     Pin<Box<dyn Stream<Item = Result<v1::StreamAgentLogResponse, Status>> + Send>>;
 
-/// Between two looks at a log that is followed. No exec is held open for it.
 /// Looks that may fail in a row while an agent is there.
 const FAILURES: u32 = 10;
+/// Between two looks at a log that is followed. No exec is held open for it.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Names in one request.
 const LARGEST_DRAIN: usize = 1000;

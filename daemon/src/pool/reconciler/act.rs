@@ -9,7 +9,7 @@ use crate::agent::{Doing, Drain};
 
 use super::super::apply::{launch, leave, note, remove};
 use super::super::in_flight::Turn;
-use super::super::plan::{Action, DrainReason, Plan};
+use super::super::plan::{Action, DrainReason, Plan, Proof};
 use super::ended::{Done, Ended};
 use super::{Context, Reconciler};
 
@@ -139,8 +139,13 @@ async fn carry_out(context: &Context, action: Action) -> Ended {
             reason,
             proof,
         } => {
+            let disables = matches!(proof, Proof::Azure | Proof::AzureAndProbe);
             let result = remove::remove(context, &name, azure_agent_id, reason, proof).await;
-            Ended::Remove { reason, result }
+            Ended::Remove {
+                reason,
+                disables,
+                result,
+            }
         }
         Action::Deregister {
             name,

@@ -33,6 +33,8 @@ pub(super) enum Ended {
     Leave(Result<Left, ApplyError>),
     Remove {
         reason: ReapReason,
+        /// It was disabled in Azure before it was looked at.
+        disables: bool,
         result: Result<String, ApplyError>,
     },
     Deregister(Result<Option<JobRequest>, ApplyError>),
@@ -55,7 +57,16 @@ impl Reconciler {
             Ended::NoteDrain(result) => self.plain(&name, "note_drain", result, now),
             Ended::Doorbell(result) => self.doorbell_ended(&name, result, began, now),
             Ended::Leave(result) => self.leave_ended(&name, result, now),
-            Ended::Remove { reason, result } => {
+            Ended::Remove {
+                reason,
+                disables,
+                result,
+            } => {
+                if disables && result.is_err() {
+                    // Kept, it gets no other job: it leaves after the one it may have.
+                    let entry = self.ledger.entry(&name, now);
+                    entry.wish = entry.wish.max(Drain::Finish);
+                }
                 self.remove_ended(&name, reason, result, began, now);
             }
             Ended::Deregister(result) => self.deregister_ended(&name, result, now),
@@ -265,10 +276,6 @@ impl Reconciler {
                 entry.remove_wish = None;
                 // A doubt begins the observation again.
                 entry.dead_since = None;
-                // It was disabled before the look, and gets no other job: it leaves after this one.
-                if reason != ReapReason::LaunchFailed {
-                    entry.wish = entry.wish.max(Drain::Finish);
-                }
             }
             Err(error) => {
                 self.action_failed(name, "remove", &error, now);
