@@ -28,6 +28,7 @@ mod drain;
 mod events;
 mod jobs;
 mod logs;
+mod man;
 mod pools;
 mod provision;
 mod resume;
@@ -66,6 +67,7 @@ pub(crate) enum Command {
     Auth(auth::Auth),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
     Version(version::VersionArgs),
 }
 
@@ -85,6 +87,7 @@ impl Command {
             Self::Auth(verb) => verb.run(context).await,
             Self::Doctor(args) => Box::pin(doctor::run(context, args)).await,
             Self::Completions(args) => completions::run(&args),
+            Self::Man(args) => man::run(&args),
             Self::Version(args) => version::run(context, args).await,
         }
     }

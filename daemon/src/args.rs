@@ -27,6 +27,10 @@ pub struct Args {
     #[arg(long, conflicts_with = "check_config")]
     pub print_schema: bool,
 
+    /// Print the manual page, which the package ships
+    #[arg(long, hide = true)]
+    pub print_man: bool,
+
     /// What to log: error, warn, info, debug, trace, or a filter such as iapd::pool=debug
     #[arg(long, value_name = "FILTER", default_value = "info", env = "IAPD_LOG")]
     pub log_level: String,

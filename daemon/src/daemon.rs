@@ -38,6 +38,7 @@ mod azure_lookup;
 pub mod health;
 mod key_maker;
 mod lock;
+mod man;
 mod metrics_server;
 mod owner;
 mod ready;
@@ -55,6 +56,9 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     if args.print_schema {
         return print(&config::schema());
+    }
+    if args.print_man {
+        return print(&man::page());
     }
     if args.check_config {
         return check_config(&args);

@@ -404,4 +404,52 @@ mod tests {
             "what is no longer known is not told"
         );
     }
+
+    #[test]
+    fn the_packaged_dashboard_and_alerts_ask_for_metrics_that_there_are() {
+        let packaging = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/");
+        let metrics = Metrics::default();
+        // A family without a member is not told.
+        metrics.agent_created("linux");
+        metrics.launch_failed("linux", "create");
+        metrics.agent_reaped("linux", "offline");
+        metrics.replaced("linux", Duration::from_secs(1));
+        metrics.came_online("linux", Duration::from_secs(1));
+        metrics.call_ended(
+            "azure",
+            CallReport {
+                kind: "agents",
+                outcome: CallOutcome::Ok,
+                elapsed: Duration::ZERO,
+            },
+        );
+        let mut busy = (*pool(Some(20), Some(2000))).clone();
+        busy.azure.waiting_jobs = Some(1);
+        let told = metrics.encode(&[Arc::new(busy)]).unwrap() + "# TYPE iapd_agents gauge\n";
+        let names: Vec<(&str, &str)> = told
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .collect();
+        let is_told = |asked: &str| {
+            names.iter().any(|(name, kind)| match *kind {
+                "counter" => asked == format!("{name}_total"),
+                "histogram" => asked == format!("{name}_bucket"),
+                "info" => asked == format!("{name}_info"),
+                _ => asked == *name,
+            })
+        };
+        for file in ["grafana-dashboard.json", "prometheus-alerts.yaml"] {
+            let text = std::fs::read_to_string(format!("{packaging}{file}")).unwrap();
+            let mut asked: Vec<&str> = text
+                .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .filter(|word| word.starts_with("iapd_"))
+                .collect();
+            asked.sort_unstable();
+            asked.dedup();
+            assert!(asked.len() > 4, "{file} asks for {asked:?}");
+            for name in asked {
+                assert!(is_told(name), "{file} asks for {name}, in vain: {told}");
+            }
+        }
+    }
 }

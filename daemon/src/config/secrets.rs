@@ -62,9 +62,18 @@ fn check_file(file: &Path, key: &str, report: &mut Report<'_>) {
 }
 
 fn warn_if_absent(file: &Path, key: &str, report: &mut Report<'_>) {
-    if let Err(error) = fs::metadata(file) {
-        report.warning(key, format!("cannot look at {}: {error}", file.display()));
-    }
+    let Err(error) = fs::metadata(file) else {
+        return;
+    };
+    let todo = if file.starts_with("/run/credentials") {
+        ": put it into /etc/iapd/credentials and restart iapd, which costs no job"
+    } else {
+        ""
+    };
+    report.warning(
+        key,
+        format!("cannot look at {}: {error}{todo}", file.display()),
+    );
 }
 
 fn warn_if_open(file: &Path, key: &str, report: &mut Report<'_>) {

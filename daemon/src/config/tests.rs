@@ -238,6 +238,38 @@ fn a_relative_token_file_is_a_systemd_credential_when_there_are_any() {
 }
 
 #[test]
+fn a_token_file_is_found_in_the_directory_that_the_packaged_unit_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = pool_with("", "").replace("pat: s3cret", "patFile: azure-pat");
+    let found = |env: &Environment| {
+        let spec = parse(text.as_bytes(), env).unwrap().spec;
+        spec.pools[0].azure.credential.clone()
+    };
+    // As the service sees it.
+    let service = Environment {
+        credentials_dir: Some(dir.path().join("run")),
+        ..env()
+    };
+    let loaded = dir.path().join("run/iapd_azure-pat");
+    std::fs::create_dir(dir.path().join("run")).unwrap();
+    std::fs::write(&loaded, "s3cret").unwrap();
+    assert_eq!(found(&service), CredentialSpec::PatFile(loaded));
+    // As a person who checks the configuration sees it.
+    let person = Environment {
+        config_dir: dir.path().to_owned(),
+        ..env()
+    };
+    let source = dir.path().join("credentials/azure-pat");
+    std::fs::create_dir(dir.path().join("credentials")).unwrap();
+    std::fs::write(&source, "s3cret").unwrap();
+    assert_eq!(found(&person), CredentialSpec::PatFile(source));
+    // One of its own name goes first.
+    let own = dir.path().join("run/azure-pat");
+    std::fs::write(&own, "s3cret").unwrap();
+    assert_eq!(found(&service), CredentialSpec::PatFile(own));
+}
+
+#[test]
 fn port_zero_switches_metrics_off() {
     assert_eq!(good("metricsPort: 0\npools: []\n").spec.metrics, None);
 }

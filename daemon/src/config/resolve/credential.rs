@@ -11,6 +11,10 @@ use super::url::authority;
 use super::{required, text};
 
 const AUTHORITY_HOST: &str = "https://login.microsoftonline.com";
+/// `LoadCredential=iapd:/etc/iapd/credentials/` in the packaged unit.
+const CREDENTIAL_ID: &str = "iapd";
+/// Where those credentials are when no unit loads them, beside the configuration.
+const CREDENTIALS: &str = "credentials";
 
 /// Returns the credential of `azure`, whose key is `key`.
 pub(super) fn credential(
@@ -195,8 +199,17 @@ impl Resolver<'_, '_> {
         if path.as_deref().is_some_and(|path| path.trim().is_empty()) {
             self.report.error(&key, "must not be empty");
         }
-        let dir = self.env.credentials_dir.as_ref();
-        dir.unwrap_or(&self.env.config_dir)
-            .join(path.unwrap_or_default())
+        let name = path.unwrap_or_default();
+        let [first, second] = match &self.env.credentials_dir {
+            // A directory that systemd loads gives its id to the names of its files.
+            Some(dir) => [dir.join(&name), dir.join(format!("{CREDENTIAL_ID}_{name}"))],
+            None => [&self.env.config_dir, &self.env.config_dir.join(CREDENTIALS)]
+                .map(|dir| dir.join(&name)),
+        };
+        if !first.exists() && second.exists() {
+            second
+        } else {
+            first
+        }
     }
 }
