@@ -97,18 +97,17 @@ impl AzureSim {
             .clone()
             .unwrap_or_else(|| format!("http://{address}"));
         let url = url.trim_end_matches('/').to_owned();
-        let token_listener = if options.separate_token_port {
-            Some(
-                TcpListener::bind((address.ip(), 0))
-                    .await
-                    .context("listening for tokens")?,
-            )
-        } else {
-            None
+        let token_listener = match options.token_listen {
+            Some(address) => {
+                let listener = TcpListener::bind(address).await;
+                Some(listener.with_context(|| format!("listening on {address} for tokens"))?)
+            }
+            None => None,
         };
-        let token_url = match &token_listener {
-            Some(listener) => format!("http://{}", listener.local_addr()?),
-            None => url.clone(),
+        let token_url = match (&options.token_url, &token_listener) {
+            (Some(url), _) => url.trim_end_matches('/').to_owned(),
+            (None, Some(listener)) => format!("http://{}", listener.local_addr()?),
+            (None, None) => url.clone(),
         };
         let hub = Arc::new(Hub::new(State::new(&options, url, token_url)));
         let mut tasks = JoinSet::new();

@@ -25,8 +25,10 @@ pub struct SimOptions {
     pub deployment: Deployment,
     /// The scheme, host and port that answers name; the listening address if absent.
     pub public_url: Option<String>,
-    /// Serves the token endpoint on a port of its own only, so that guessing it fails.
-    pub separate_token_port: bool,
+    /// Where the token endpoint is served, and then there only, so that guessing it fails.
+    pub token_listen: Option<SocketAddr>,
+    /// The scheme, host and port of the token endpoint; where it listens if absent.
+    pub token_url: Option<String>,
     /// How long things take.
     pub timings: Timings,
     /// Which inferred behaviours apply.
@@ -43,7 +45,8 @@ impl Default for SimOptions {
             orgs: vec![DEFAULT_ORG.to_owned()],
             deployment: Deployment::Hosted,
             public_url: None,
-            separate_token_port: false,
+            token_listen: None,
+            token_url: None,
             timings: Timings::default(),
             switches: Switches::default(),
             seed: None,

@@ -23,6 +23,12 @@ struct Args {
     /// Name this scheme, host and port in answers
     #[arg(long)]
     public_url: Option<String>,
+    /// Serve the token endpoint on this address, and there only
+    #[arg(long)]
+    token_listen: Option<SocketAddr>,
+    /// Name this scheme, host and port of the token endpoint in answers
+    #[arg(long)]
+    token_url: Option<String>,
     /// Serve this organisation or collection (repeatable)
     #[arg(long, default_value = DEFAULT_ORG)]
     org: Vec<String>,
@@ -74,6 +80,8 @@ async fn main() -> Result<()> {
             Deployment::Hosted
         },
         public_url: args.public_url,
+        token_listen: args.token_listen,
+        token_url: args.token_url,
         timings: Timings::scaled(args.time_scale),
         seed: args.seed,
         ..SimOptions::default()
@@ -92,7 +100,8 @@ async fn main() -> Result<()> {
     if let (Some(file), Some(version)) = (args.agent_package, args.agent_version) {
         sim.set_package(AgentPackage::new(version, file)?);
     }
-    tracing::info!(url = sim.url(org), "serving");
+    let tokens = sim.authorization_url(org);
+    tracing::info!(url = sim.url(org), tokens, "serving");
     tokio::select! {
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted?,

@@ -1,4 +1,4 @@
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, net::Ipv4Addr, os::unix::fs::PermissionsExt, time::Duration};
 
 use anyhow::Result;
 use iap_tests::azure_sim::{
@@ -262,7 +262,7 @@ async fn a_collection_of_a_server_on_premises_has_its_token_endpoint_elsewhere()
     let options = SimOptions {
         orgs: vec![org.to_owned()],
         deployment: Deployment::OnPremises,
-        separate_token_port: true,
+        token_listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
         ..SimOptions::default()
     };
     let sim = AzureSim::start(options).await?;
