@@ -174,11 +174,9 @@ impl AzureSim {
 
     /// Sets whether a pool updates its agents, and the least version it wants of them.
     pub fn set_pool_update(&self, pool: u64, auto_update: bool, least: Option<&str>) {
-        self.hub.with(|state, _| {
-            if let Some(pool) = state.pools.get_mut(&pool) {
-                pool.auto_update = auto_update;
-                pool.min_agent_version = least.map(str::to_owned);
-            }
+        let least = least.unwrap_or_default().to_owned();
+        self.hub.with(|state, now| {
+            state.set_pool_update(pool, Some(auto_update), Some(least), now);
         });
     }
 

@@ -44,6 +44,8 @@ pub(super) struct PendingUpdate {
     pub(super) source: String,
     pub(super) target: String,
     pub(super) requested: Timestamp,
+    /// Why, as the service spells it.
+    pub(super) reason: &'static str,
     pub(super) state: String,
 }
 
@@ -59,6 +61,10 @@ pub struct AgentView {
     pub name: String,
     /// The version it says it has.
     pub version: String,
+    /// The system it says it runs on.
+    pub os_description: String,
+    /// How many jobs it may have at once, as it was registered.
+    pub max_parallelism: u32,
     /// Whether it may be given jobs.
     pub enabled: bool,
     /// Whether it has a session.
@@ -85,9 +91,11 @@ pub struct AgentView {
     pub last_completed_request: Option<u64>,
     /// The version it has been told to update to.
     pub pending_update: Option<String>,
+    /// How far it says that update is.
+    pub update_state: Option<String>,
 }
 
-/// What a registration or a change says; members that are absent stay as they are.
+/// What a registration, a replacement or a change says.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct AgentBody {
@@ -118,11 +126,8 @@ struct KeyBody {
 impl Agent {
     /// Tells whether the agent meets all demands; what administrators say of it goes first.
     pub(super) fn meets(&self, wanted: &[String]) -> bool {
-        let mut capabilities = self.system_capabilities.clone();
-        capabilities.extend(self.user_capabilities.clone());
-        wanted
-            .iter()
-            .all(|demand| demands::met(demand, &capabilities))
+        let held = [&self.user_capabilities, &self.system_capabilities];
+        wanted.iter().all(|demand| demands::met(demand, held))
     }
 }
 
@@ -147,14 +152,7 @@ impl State {
         now: Timestamp,
     ) -> Result<u64, ApiError> {
         let public_key = body.key()?;
-        let name = body.name.filter(|name| !name.trim().is_empty());
-        let name = name.ok_or_else(|| ApiError::bad_argument("The agent has no name."))?;
-        if self
-            .agents_of(pool)
-            .any(|agent| agent.name.eq_ignore_ascii_case(&name))
-        {
-            return Err(ApiError::agent_exists(pool, &name));
-        }
+        let name = self.free_name(pool, None, body.name.as_deref())?;
         let id = self.next_id(Kind::Agent);
         let agent = Agent {
             id,
@@ -180,6 +178,7 @@ impl State {
         Ok(id)
     }
 
+    /// Writes an agent anew; what is absent becomes what it is in a new agent. Id, session and work stay.
     pub(super) fn replace_agent(
         &mut self,
         pool: u64,
@@ -187,48 +186,75 @@ impl State {
         body: AgentBody,
     ) -> Result<(), ApiError> {
         let public_key = body.key()?;
+        let name = self.free_name(pool, Some(id), body.name.as_deref())?;
+        self.check_id(pool, id, &body)?;
         let client_id = self.switches.replace_renews_client_id.then(|| self.guid());
-        self.change_agent(pool, id, body)?;
         let agent = self.agent_mut(pool, id)?;
-        agent.public_key = public_key.or(agent.public_key.take());
+        agent.name = name;
+        agent.version = body.version.unwrap_or_default();
+        agent.os_description = body.os_description.unwrap_or_default();
+        agent.enabled = body.enabled.unwrap_or(true);
+        agent.max_parallelism = body.max_parallelism.unwrap_or(1);
+        agent.public_key = public_key;
+        agent.system_capabilities = body.system_capabilities.unwrap_or_default();
+        // They are a resource of their own, which a client replacing an agent has not read.
+        if let Some(capabilities) = body.user_capabilities {
+            agent.user_capabilities = capabilities;
+        }
         agent.client_id = client_id.unwrap_or_else(|| agent.client_id.clone());
+        self.touch();
         Ok(())
     }
 
+    /// Changes what is present, except capabilities and keys: they are not changed this way.
     pub(super) fn change_agent(
         &mut self,
         pool: u64,
         id: u64,
         body: AgentBody,
     ) -> Result<(), ApiError> {
-        if body.id.is_some_and(|named| named != 0 && named != id) {
-            return Err(ApiError::bad_argument(
-                "The agent's id differs from the one in the path.",
-            ));
-        }
-        let taken =
-            |agent: &Agent, name: &str| agent.id != id && agent.name.eq_ignore_ascii_case(name);
-        if let Some(name) = body.name.as_deref()
-            && self.agents_of(pool).any(|agent| taken(agent, name))
-        {
-            return Err(ApiError::agent_exists(pool, name));
-        }
+        self.check_id(pool, id, &body)?;
+        let name = match &body.name {
+            Some(name) => Some(self.free_name(pool, Some(id), Some(name))?),
+            None => None,
+        };
         let agent = self.agent_mut(pool, id)?;
-        agent.name = body.name.unwrap_or_else(|| agent.name.clone());
+        agent.name = name.unwrap_or_else(|| agent.name.clone());
         agent.version = body.version.unwrap_or_else(|| agent.version.clone());
         agent.os_description = body
             .os_description
             .unwrap_or_else(|| agent.os_description.clone());
         agent.enabled = body.enabled.unwrap_or(agent.enabled);
         agent.max_parallelism = body.max_parallelism.unwrap_or(agent.max_parallelism);
-        if let Some(capabilities) = body.system_capabilities {
-            agent.system_capabilities = capabilities;
-        }
-        if let Some(capabilities) = body.user_capabilities {
-            agent.user_capabilities = capabilities;
-        }
         self.touch();
         Ok(())
+    }
+
+    /// Refuses a body that is about another agent than the path.
+    fn check_id(&self, pool: u64, id: u64, body: &AgentBody) -> Result<(), ApiError> {
+        self.agent(pool, id)?;
+        if body.id.is_some_and(|named| named != 0 && named != id) {
+            return Err(ApiError::bad_argument(
+                "The agent's id differs from the one in the path.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the name if an agent, this one or a new one, may have it.
+    fn free_name(
+        &self,
+        pool: u64,
+        own: Option<u64>,
+        name: Option<&str>,
+    ) -> Result<String, ApiError> {
+        let name = name.filter(|name| !name.trim().is_empty());
+        let name = name.ok_or_else(|| ApiError::bad_argument("The agent has no name."))?;
+        let taken = |agent: &Agent| Some(agent.id) != own && agent.name.eq_ignore_ascii_case(name);
+        if self.agents_of(pool).any(taken) {
+            return Err(ApiError::agent_exists(pool, name));
+        }
+        Ok(name.to_owned())
     }
 
     pub(super) fn delete_agent(
@@ -258,11 +284,14 @@ impl State {
     }
 
     pub(super) fn agent_view(&self, agent: &Agent) -> AgentView {
+        let update = agent.pending_update.as_ref();
         AgentView {
             id: agent.id,
             pool: self.pool_name(agent.pool).to_owned(),
             name: agent.name.clone(),
             version: agent.version.clone(),
+            os_description: agent.os_description.clone(),
+            max_parallelism: agent.max_parallelism,
             enabled: agent.enabled,
             online: agent.session.is_some(),
             client_id: agent.client_id.clone(),
@@ -274,10 +303,8 @@ impl State {
             session: agent.session.clone(),
             assigned_request: agent.assigned,
             last_completed_request: agent.last_completed,
-            pending_update: agent
-                .pending_update
-                .as_ref()
-                .map(|update| update.target.clone()),
+            pending_update: update.map(|update| update.target.clone()),
+            update_state: update.map(|update| update.state.clone()),
         }
     }
 }
@@ -395,6 +422,7 @@ pub(super) fn set_user_capabilities(hub: &Hub, call: &Call) -> Answer {
     call.principal.require_manage()?;
     let (pool, id, capabilities) = (call.id("pool")?, call.id("agent")?, call.json()?);
     hub.with(|state, _| {
+        state.check_version(call, true)?;
         state.pool(call.org, pool)?;
         state.agent_mut(pool, id)?.user_capabilities = capabilities;
         state.touch();
@@ -410,6 +438,7 @@ pub(super) fn set_user_capabilities(hub: &Hub, call: &Call) -> Answer {
 pub(super) fn report_update(hub: &Hub, call: &Call) -> Answer {
     let (pool, id) = (call.id("pool")?, call.id("agent")?);
     hub.with(|state, _| {
+        state.check_version(call, true)?;
         state.pool(call.org, pool)?;
         state.require_agent(call.principal, id)?;
         let progress = call.query("currentState").unwrap_or_default().to_owned();

@@ -84,10 +84,26 @@ pub(super) struct KnownPat {
     until: Option<Timestamp>,
 }
 
+impl KnownPat {
+    /// Returns what its scopes let it do; none at all stands for full access.
+    fn right(&self) -> Right {
+        let has = |scope: &str| self.scopes.iter().any(|held| held == scope);
+        if self.scopes.is_empty() || has(SCOPE_MANAGE) {
+            Right::Manage
+        } else if has(SCOPE_READ) {
+            Right::Read
+        } else {
+            Right::Nothing
+        }
+    }
+}
+
 /// A bearer token the simulator handed out.
 #[derive(Debug)]
 pub(super) struct Issued {
     pub(super) to: Bearer,
+    /// The organisation it is good for; any if absent.
+    pub(super) org: Option<usize>,
     pub(super) until: Timestamp,
 }
 
@@ -117,10 +133,18 @@ impl fmt::Debug for Credentials {
     }
 }
 
+impl Credentials {
+    /// Forgets the bearer tokens that were handed out and the assertions they were got for.
+    pub(super) fn forget_issued(&mut self) {
+        self.issued.clear();
+        self.used_assertions.clear();
+    }
+}
+
 /// Who is asking, once accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Principal {
-    Admin { manage: bool },
+    Admin(Right),
     Agent(u64),
     Job(u64),
 }
@@ -144,18 +168,18 @@ impl From<PatMode> for Rejection {
 }
 
 impl Principal {
-    /// Lets administrators read.
+    /// Lets administrators with the right scope read.
     pub(super) fn require_read(self) -> Result<(), ApiError> {
         match self {
-            Self::Admin { .. } => Ok(()),
-            Self::Agent(_) | Self::Job(_) => Err(denied("View")),
+            Self::Admin(Right::Read | Right::Manage) => Ok(()),
+            _ => Err(denied("View")),
         }
     }
 
     /// Lets administrators with the right scope write.
     pub(super) fn require_manage(self) -> Result<(), ApiError> {
         match self {
-            Self::Admin { manage: true } => Ok(()),
+            Self::Admin(Right::Manage) => Ok(()),
             _ => Err(denied("Manage")),
         }
     }
@@ -190,7 +214,7 @@ impl State {
         if scheme.eq_ignore_ascii_case("basic") {
             self.authenticate_pat(credential, org, now)
         } else if scheme.eq_ignore_ascii_case("bearer") {
-            self.authenticate_bearer(credential, now)
+            self.authenticate_bearer(credential, org, now)
         } else {
             (CredentialKind::Unknown, Err(Rejection::Unauthorized))
         }
@@ -218,8 +242,7 @@ impl State {
         } else if lapsed || elsewhere {
             Err(self.switches.bad_pat.into())
         } else {
-            let manage = pat.scopes.is_empty() || pat.scopes.iter().any(|s| s == SCOPE_MANAGE);
-            Ok(Principal::Admin { manage })
+            Ok(Principal::Admin(pat.right()))
         };
         (CredentialKind::Pat, result)
     }
@@ -227,6 +250,7 @@ impl State {
     fn authenticate_bearer(
         &self,
         token: &str,
+        org: usize,
         now: Timestamp,
     ) -> (CredentialKind, Result<Principal, Rejection>) {
         let Some(issued) = self.credentials.issued.get(token.trim()) else {
@@ -238,10 +262,7 @@ impl State {
             Bearer::Entra(Right::Nothing) => {
                 return (CredentialKind::Entra, Err(Rejection::Unauthorized));
             }
-            Bearer::Entra(right) => {
-                let manage = right == Right::Manage;
-                (CredentialKind::Entra, Principal::Admin { manage })
-            }
+            Bearer::Entra(right) => (CredentialKind::Entra, Principal::Admin(right)),
         };
         let orphaned = match principal {
             Principal::Agent(agent) => {
@@ -249,7 +270,8 @@ impl State {
             }
             _ => false,
         };
-        let rejected = issued.until <= now || orphaned;
+        let elsewhere = issued.org.is_some_and(|only| only != org);
+        let rejected = issued.until <= now || orphaned || elsewhere;
         (
             kind,
             if rejected {
@@ -323,7 +345,7 @@ mod tests {
     use base64::{Engine, engine::general_purpose::STANDARD};
 
     use super::{CredentialKind, Pat, Principal, Rejection};
-    use crate::azure_sim::{PatMode, clock::wall, testing};
+    use crate::azure_sim::{PatMode, Right, clock::wall, testing};
 
     fn basic(secret: &str) -> String {
         format!("Basic {}", STANDARD.encode(format!("anyone:{secret}")))
@@ -337,6 +359,10 @@ mod tests {
             Pat::manage("all"),
             Pat::read_only("reader"),
             Pat {
+                scopes: vec!["vso.code".to_owned()],
+                ..Pat::manage("coder")
+            },
+            Pat {
                 valid_for_ms: Some(1000),
                 ..Pat::manage("short")
             },
@@ -349,11 +375,12 @@ mod tests {
             state.add_pat(pat, now);
         }
         let judge = |secret: &str, at| state.authenticate(Some(&basic(secret)), 0, at);
-        let admin = |manage| (CredentialKind::Pat, Ok(Principal::Admin { manage }));
+        let admin = |right| (CredentialKind::Pat, Ok(Principal::Admin(right)));
         let no = |kind| (kind, Err(Rejection::Unauthorized));
-        assert_eq!(judge("all", now), admin(true));
-        assert_eq!(judge("reader", now), admin(false));
-        assert_eq!(judge("short", now), admin(true));
+        assert_eq!(judge("all", now), admin(Right::Manage));
+        assert_eq!(judge("reader", now), admin(Right::Read));
+        assert_eq!(judge("coder", now), admin(Right::Nothing));
+        assert_eq!(judge("short", now), admin(Right::Manage));
         assert_eq!(
             judge("short", now + Duration::from_secs(1)),
             no(CredentialKind::Pat)
@@ -376,5 +403,17 @@ mod tests {
         let bearer = format!("Bearer {token}");
         let (_, agents) = state.authenticate(Some(&bearer), 0, now);
         assert_eq!(agents, Ok(Principal::Agent(agent)));
+    }
+
+    #[test]
+    fn an_agents_token_is_worthless_in_another_organisation() {
+        let (mut state, pool) = testing::state();
+        let (now, other) = (wall(), state.add_org("other"));
+        let agent = testing::add_agent(&mut state, pool, "stove-01");
+        let (token, _) = state.issue_agent_token(agent, now);
+        let bearer = format!("Bearer {token}");
+        let judged = state.authenticate(Some(&bearer), other, now);
+        let expected = (CredentialKind::AgentToken, Err(Rejection::Unauthorized));
+        assert_eq!(judged, expected);
     }
 }

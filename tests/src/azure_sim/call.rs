@@ -16,6 +16,11 @@ use super::{auth::Principal, errors::ApiError, state::Hub};
 /// The largest body that is read.
 pub(super) const BODY_LIMIT: usize = 16 << 20;
 
+/// The first version pools and agents are spoken to with that had left preview.
+const OLDEST_VERSION: f64 = 5.1;
+/// The last version of everything, which is what the locations say too.
+const NEWEST_VERSION: f64 = 7.1;
+
 const JSON: &str = "application/json; charset=utf-8; api-version=7.1";
 
 /// What the door found out about a request.
@@ -163,8 +168,12 @@ impl Call {
                 message,
             ));
         }
-        if number.is_none_or(|number| !preview && number < 5.1) {
-            let message = format!("The requested version \"{version}\" is out of range.");
+        let too_old = |number: f64| !preview && number < OLDEST_VERSION;
+        if number.is_none_or(|number| number > NEWEST_VERSION || too_old(number)) {
+            let message = format!(
+                "The requested REST API version of {version} is out of range for this server. \
+                 The latest REST API version this server supports is {NEWEST_VERSION}."
+            );
             return Err(ApiError::new(
                 bad_request,
                 "VssVersionOutOfRangeException",

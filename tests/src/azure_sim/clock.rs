@@ -44,6 +44,8 @@ pub struct Timings {
     pub session_lapse: Duration,
     /// How long an agent's access token is good for.
     pub agent_token_life: Duration,
+    /// How long the token in a job message is good for.
+    pub job_token_life: Duration,
     /// How long an Entra token is good for.
     pub entra_token_life: Duration,
     /// What a cancellation grants the worker.
@@ -60,6 +62,7 @@ impl Default for Timings {
             lock_length: Duration::from_secs(600),
             session_lapse: Duration::from_secs(300),
             agent_token_life: Duration::from_secs(3000),
+            job_token_life: Duration::from_secs(24 * 3600),
             entra_token_life: Duration::from_secs(3600),
             cancel_timeout: Duration::from_secs(60),
             refresh_timeout: Duration::from_secs(1800),

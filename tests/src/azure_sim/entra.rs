@@ -116,6 +116,14 @@ impl std::fmt::Debug for Entra {
     }
 }
 
+impl Entra {
+    /// Forgets who asked for tokens and what was handed out.
+    pub(super) fn forget_requests(&mut self) {
+        self.requests.clear();
+        self.handed_out.clear();
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Denied {
     status: StatusCode,
@@ -231,7 +239,11 @@ impl State {
         let until = now + self.scaled(|timings| timings.entra_token_life);
         let token = self.secret("sim-entra");
         let to = Bearer::Entra(right);
-        let issued = Issued { to, until };
+        let issued = Issued {
+            to,
+            until,
+            org: None,
+        };
         self.credentials.issued.insert(token.clone(), issued);
         (token, until)
     }

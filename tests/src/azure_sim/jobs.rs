@@ -7,7 +7,7 @@
 //!   NoAgentMatches: no registered agent met the demands when it was queued
 //! ```
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -24,7 +24,6 @@ use super::{
     state::{Kind, State},
 };
 
-const JOB_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How much of a job's output is kept.
 const OUTPUT_LIMIT: usize = 1 << 20;
 
@@ -62,7 +61,8 @@ pub(super) struct Job {
     pub(super) finished_instant: Option<Instant>,
     pub(super) result: Option<JobResult>,
     pub(super) no_agent_matches: bool,
-    pub(super) cancel_requested: bool,
+    /// When it was asked to stop.
+    pub(super) canceled: Option<Timestamp>,
     /// The agent it is or was assigned to last, which may be deleted by now.
     pub(super) agent: Option<(u64, String)>,
     /// The lock was renewed since the last assignment, which is when an agent starts its worker.
@@ -170,7 +170,7 @@ impl Job {
             deliveries: self.deliveries,
             runs: self.runs,
             requeues: self.requeues,
-            cancel_requested: self.cancel_requested,
+            cancel_requested: self.canceled.is_some(),
             queued: self.queued,
             assigned: self.assigned,
             received: self.received,
@@ -212,7 +212,7 @@ impl State {
             finished_instant: None,
             result: None,
             no_agent_matches: false,
-            cancel_requested: false,
+            canceled: None,
             agent: None,
             begun: false,
             runs: 0,
@@ -223,7 +223,8 @@ impl State {
         };
         let issued = Issued {
             to: Bearer::Job(id),
-            until: now + JOB_TOKEN_LIFE,
+            org: Some(org),
+            until: now + self.scaled(|timings| timings.job_token_life),
         };
         self.credentials.issued.insert(job.token.clone(), issued);
         let matched = self.switches.no_queue_check || self.matching_agents(&job).next().is_some();
@@ -245,7 +246,7 @@ impl State {
         if job.result.is_some() {
             return true;
         }
-        job.cancel_requested = true;
+        job.canceled.get_or_insert(now);
         let body = json!({"jobId": job.job_id, "timeout": timeout});
         let session = job.agent_id().filter(|_| job.assigned.is_some());
         let session = session.and_then(|agent| self.agents.get(&agent)?.session.clone());

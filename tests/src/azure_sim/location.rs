@@ -168,7 +168,7 @@ pub(super) fn connection_data(hub: &Hub, call: &Call) -> Answer {
 impl State {
     fn connection_data(&self, call: &Call) -> Value {
         let (number, name) = match call.principal {
-            Principal::Admin { .. } => (1, "sim-admin".to_owned()),
+            Principal::Admin(_) => (1, "sim-admin".to_owned()),
             Principal::Agent(agent) => (0x1_0000_0000 + agent, format!("agent {agent}")),
             Principal::Job(request) => (0x2_0000_0000 + request, "job".to_owned()),
         };

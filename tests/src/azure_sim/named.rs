@@ -149,7 +149,7 @@ impl State {
                 let agents = self.agents.values().filter(|agent| meant(&agent.name));
                 let agents: Vec<u64> = agents.map(|agent| agent.id).collect();
                 for id in agents {
-                    self.refresh_agent(id, &version, now);
+                    self.refresh_agent(id, &version, "manual", now);
                 }
             }
             NamedFault::LosePostResponse { times } => {

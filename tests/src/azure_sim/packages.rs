@@ -19,7 +19,12 @@ use super::{
     state::{Hub, State},
 };
 
-const PLATFORM: &str = "linux-x64";
+/// The service's name of what this machine is, and with it its guests.
+const PLATFORM: &str = if cfg!(target_arch = "aarch64") {
+    "linux-arm64"
+} else {
+    "linux-x64"
+};
 
 /// The one agent package on offer.
 #[derive(Debug, Clone)]

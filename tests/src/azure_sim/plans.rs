@@ -31,7 +31,7 @@ impl State {
         let own = match call.principal {
             Principal::Job(request) => request == job.id,
             Principal::Agent(agent) => job.agent_id() == Some(agent),
-            Principal::Admin { .. } => false,
+            Principal::Admin(_) => false,
         };
         if own {
             Ok(job.id)
@@ -57,6 +57,12 @@ pub(super) fn event(hub: &Hub, call: &Call) -> Answer {
             .get(&id)
             .filter(|job| job.result.is_none() && job.agent.is_some());
         let job = job.ok_or_else(|| ApiError::job_not_found(id))?;
+        let names_job = body["jobId"]
+            .as_str()
+            .is_some_and(|id| id.eq_ignore_ascii_case(&job.job_id));
+        if !names_job || body["requestId"] != json!(id) {
+            return Err(ApiError::bad_argument("The event is about another job."));
+        }
         let agent = job.agent_id().and_then(|agent| state.agents.get(&agent));
         let session = agent.and_then(|agent| agent.session.clone());
         if body.get("agentShuttingDown") == Some(&Value::Bool(true))

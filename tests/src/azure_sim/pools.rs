@@ -1,5 +1,6 @@
 //! Agent pools.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -34,6 +35,32 @@ impl State {
         };
         self.pools.insert(id, pool);
         id
+    }
+
+    /// Changes what is named, and tells the agents that have become too old to update.
+    pub(super) fn set_pool_update(
+        &mut self,
+        id: u64,
+        auto_update: Option<bool>,
+        least: Option<String>,
+        now: Timestamp,
+    ) {
+        let Some(pool) = self.pools.get_mut(&id) else {
+            return;
+        };
+        pool.auto_update = auto_update.unwrap_or(pool.auto_update);
+        // The empty version is no version.
+        if let Some(least) = least {
+            pool.min_agent_version = Some(least).filter(|least| !least.is_empty());
+        }
+        let waiting = self
+            .agents_of(id)
+            .filter(|agent| agent.pending_update.is_none());
+        let waiting: Vec<u64> = waiting.map(|agent| agent.id).collect();
+        for agent in waiting {
+            self.require_least_version(id, agent, now);
+        }
+        self.touch();
     }
 
     fn pool_json(&self, pool: &Pool) -> Value {
@@ -90,13 +117,13 @@ pub(super) fn change(hub: &Hub, call: &Call) -> Answer {
     call.principal.require_manage()?;
     let id = call.id("pool")?;
     let body: PoolBody = call.json()?;
-    hub.with(|state, _| {
+    hub.with(|state, now| {
         state.check_version(call, false)?;
         state.pool(call.org, id)?;
-        if let Some(pool) = state.pools.get_mut(&id) {
-            pool.name = body.name.unwrap_or_else(|| pool.name.clone());
-            pool.auto_update = body.auto_update.unwrap_or(pool.auto_update);
+        if let (Some(pool), Some(name)) = (state.pools.get_mut(&id), body.name) {
+            pool.name = name;
         }
+        state.set_pool_update(id, body.auto_update, None, now);
         Ok(ok(state.pool_json(state.pool(call.org, id)?)))
     })
 }

@@ -41,16 +41,21 @@ impl State {
     pub(super) fn expire(&mut self, now: Timestamp) {
         self.lapse_sessions(now);
         let open = self.open_jobs.iter().filter_map(|id| self.jobs.get(id));
-        let lapsed = open.filter(|job| job.locked_until.is_some_and(|until| until <= now));
+        // An agent that does not stop a canceled job keeps it no longer than this, renewed or not.
+        let patience = self.scaled(|timings| timings.cancel_timeout + timings.lock_length);
+        let lapsed = open.filter(|job| {
+            job.locked_until.is_some_and(|until| until <= now)
+                || job.canceled.is_some_and(|at| at + patience <= now)
+        });
         let lapsed: Vec<u64> = lapsed.map(|job| job.id).collect();
         for id in lapsed {
             let Some(job) = self.jobs.get(&id) else {
                 continue;
             };
-            if job.received.is_none() && !job.cancel_requested {
-                self.requeue_job(id);
-            } else if job.cancel_requested {
+            if job.canceled.is_some() {
                 self.finish_job(id, JobResult::Canceled, now);
+            } else if job.received.is_none() {
+                self.requeue_job(id);
             } else {
                 self.finish_job(id, JobResult::Abandoned, now);
             }
@@ -127,6 +132,7 @@ impl State {
         job.locked_until = None;
         job.begun = false;
         job.requeues += 1;
+        tracing::info!(request = id, "a job goes back to the queue");
         if let Some(agent) = agent.filter(|agent| agent.assigned == Some(id)) {
             agent.assigned = None;
             let session = agent
@@ -242,6 +248,43 @@ mod tests {
         state.cancel_job(running, now);
         assert_eq!(state.sessions[&session].queue[1].kind, "JobCancellation");
         assert_eq!(state.jobs[&running].result, None);
+    }
+
+    #[test]
+    fn a_canceled_job_that_is_not_stopped_ends_all_the_same() {
+        let (mut state, pool) = testing::state();
+        let now = wall();
+        let agent = testing::add_agent(&mut state, pool, "a");
+        let session = testing::add_session(&mut state, pool, agent, now).unwrap();
+        state.sessions.get_mut(&session).unwrap().polls_in_flight = 1;
+        let job = state.queue_job(JobRequest::new("linux"), now).unwrap();
+        state.schedule(now);
+        state.renew_job(job, now);
+        state.cancel_job(job, now);
+        let later = now + Duration::from_secs(659);
+        state.renew_job(job, later);
+        state.expire(later);
+        assert_eq!(testing::job_state(&state, job), JobState::Running);
+        state.expire(later + Duration::from_secs(1));
+        assert_eq!(state.jobs[&job].result, Some(JobResult::Canceled));
+        assert_eq!(state.agents[&agent].assigned, None);
+    }
+
+    #[test]
+    fn a_busy_agent_that_is_disabled_finishes_its_job_and_gets_no_other() {
+        let (mut state, pool) = testing::state();
+        let now = wall();
+        let agent = testing::add_agent(&mut state, pool, "a");
+        testing::add_session(&mut state, pool, agent, now).unwrap();
+        let job = state.queue_job(JobRequest::new("linux"), now).unwrap();
+        let next = state.queue_job(JobRequest::new("linux"), now).unwrap();
+        state.schedule(now);
+        state.agents.get_mut(&agent).unwrap().enabled = false;
+        state.schedule(now);
+        assert_eq!(state.agents[&agent].assigned, Some(job));
+        state.finish_job(job, JobResult::Succeeded, now);
+        state.schedule(now);
+        assert_eq!(testing::job_state(&state, next), JobState::Queued);
     }
 
     #[test]

@@ -50,7 +50,7 @@ use super::{
 /// What the simulator's own interface needs of an admission: none.
 const OUTSIDER: Admitted = Admitted {
     org: 0,
-    principal: Principal::Admin { manage: true },
+    principal: Principal::Admin(Right::Manage),
 };
 
 const TOKEN_PATH: &str = "/_apis/oauth2/token";
@@ -238,7 +238,7 @@ async fn proceed(
 async fn route(door: &Door, mut parts: Parts, body: Bytes, target: Target) -> Response {
     match target {
         Target::Answer(response) => response,
-        Target::Tokens(org) => token::exchange(&door.hub, org, &body),
+        Target::Tokens(org) => token::exchange(&door.hub, org, &parts.headers, &body),
         Target::Aside => {
             parts.extensions.insert(OUTSIDER);
             let request = Request::from_parts(parts, Body::from(body));

@@ -156,19 +156,25 @@ impl State {
     }
 
     /// Orders an update of an agent that is too old for its pool, if the pool updates agents.
-    fn require_least_version(&mut self, pool: u64, agent: u64, now: Timestamp) {
+    pub(super) fn require_least_version(&mut self, pool: u64, agent: u64, now: Timestamp) {
         let wanted = self.pools.get(&pool).filter(|pool| pool.auto_update);
         let Some(least) = wanted.and_then(|pool| pool.min_agent_version.clone()) else {
             return;
         };
         let current = self.agents.get(&agent).map(|agent| version(&agent.version));
         if current.is_some_and(|current| current < version(&least)) {
-            self.refresh_agent(agent, &least, now);
+            self.refresh_agent(agent, &least, "minAgentVersionRequired", now);
         }
     }
 
     /// Tells an agent with a session to update itself; it gets no jobs until it has.
-    pub(super) fn refresh_agent(&mut self, id: u64, target: &str, now: Timestamp) {
+    pub(super) fn refresh_agent(
+        &mut self,
+        id: u64,
+        target: &str,
+        reason: &'static str,
+        now: Timestamp,
+    ) {
         let timeout = time_span(self.timings.refresh_timeout);
         let Some(agent) = self.agents.get_mut(&id) else {
             return;
@@ -180,6 +186,7 @@ impl State {
             source: agent.version.clone(),
             target: target.to_owned(),
             requested: now,
+            reason,
             state: String::new(),
         });
         let body = json!({"agentId": id, "targetVersion": target, "timeout": timeout});
@@ -364,5 +371,25 @@ mod tests {
         state.schedule(now);
         assert_eq!(state.sessions[&session].queue[0].kind, "AgentRefresh");
         assert_eq!(testing::job_state(&state, job), JobState::Queued);
+    }
+
+    #[test]
+    fn a_pool_that_updates_nobody_leaves_an_old_agent_alone() {
+        let (mut state, pool) = testing::state();
+        let agent = testing::add_agent(&mut state, pool, "stove-01");
+        let now = wall();
+        let session = testing::add_session(&mut state, pool, agent, now).unwrap();
+        state.set_pool_update(pool, Some(false), Some("4.280.0".to_owned()), now);
+        let job = state.queue_job(JobRequest::new("linux"), now).unwrap();
+        state.schedule(now);
+        let kinds: Vec<&str> = state.sessions[&session]
+            .queue
+            .iter()
+            .map(|m| m.kind.as_str())
+            .collect();
+        assert_eq!(kinds, ["PipelineAgentJobRequest"]);
+        assert_eq!(testing::job_state(&state, job), JobState::Assigned);
+        state.set_pool_update(pool, Some(true), None, now);
+        assert_eq!(state.sessions[&session].queue[1].kind, "AgentRefresh");
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use axum::{
     Json,
     body::Body,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -174,8 +174,10 @@ impl State {
     pub(super) fn issue_agent_token(&mut self, agent: u64, now: Timestamp) -> (String, u64) {
         let life = self.scaled(|timings| timings.agent_token_life);
         let token = self.secret("sim-agent");
+        let pool = self.agents.get(&agent).map(|agent| agent.pool);
         let issued = Issued {
             to: Bearer::Agent(agent),
+            org: pool.and_then(|pool| Some(self.pools.get(&pool)?.org)),
             until: now + life,
         };
         self.credentials.issued.insert(token.clone(), issued);
@@ -197,7 +199,12 @@ pub(super) fn read_form(body: &[u8]) -> BTreeMap<String, String> {
 }
 
 /// Answers `POST {authorizationUrl}`.
-pub(super) fn exchange(hub: &Hub, org: usize, body: &[u8]) -> Response {
+pub(super) fn exchange(hub: &Hub, org: usize, headers: &HeaderMap, body: &[u8]) -> Response {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    if !content_type.is_some_and(|text| text.starts_with("application/x-www-form-urlencoded")) {
+        return Refused::request("The request must be form-encoded.").into_response();
+    }
     let form = read_form(body);
     let issued = hub.with(|state, now| {
         let agent = state.judge_assertion(org, &form, wall())?;

@@ -5,3 +5,4 @@ mod faults;
 mod protocol;
 mod python_client;
 mod raw_agent;
+mod rules;

@@ -60,13 +60,7 @@ impl Admin {
     }
 
     pub(crate) async fn post_agent(&self, name: &str, key: Option<&PublicKey>) -> Result<Response> {
-        let encode = |bytes: &[u8]| STANDARD.encode(bytes);
-        let key = key.map(|key| {
-            json!({"publicKey": {
-                "exponent": encode(key.exponent().big_endian_without_leading_zero()),
-                "modulus": encode(key.modulus().big_endian_without_leading_zero()),
-            }})
-        });
+        let key = key.map(|key| json!({ "publicKey": key_json(key) }));
         let body = json!({"name": name, "version": "4.275.0", "authorization": key});
         Ok(self
             .request(Method::POST, "/agents")
@@ -79,6 +73,15 @@ impl Admin {
         let request = self.request(Method::DELETE, &format!("/agents/{agent}"));
         Ok(request.send().await?.status())
     }
+}
+
+/// Writes a public key as registrations carry it.
+pub(crate) fn key_json(key: &PublicKey) -> Value {
+    let encode = |bytes: &[u8]| STANDARD.encode(bytes);
+    json!({
+        "exponent": encode(key.exponent().big_endian_without_leading_zero()),
+        "modulus": encode(key.modulus().big_endian_without_leading_zero()),
+    })
 }
 
 /// An agent with its key, talking over TCP or over a unix socket.
@@ -113,10 +116,15 @@ impl RawAgent {
             name: name.to_owned(),
             token: String::new(),
             client,
-            pool_url: format!("{}/_apis/distributedtask/pools/{}", admin.url, admin.pool),
+            pool_url: pool_url(admin),
             registration,
             key,
         })
+    }
+
+    /// Makes it talk to the pool the other side has turned to.
+    pub(crate) fn move_to(&mut self, admin: &Admin) {
+        self.pool_url = pool_url(admin);
     }
 
     /// Writes an assertion that is valid for five minutes.
@@ -293,6 +301,10 @@ impl RawAgent {
         let rest = format!("/sessions/{session}");
         Ok(self.request(Method::DELETE, &rest).send().await?.status())
     }
+}
+
+fn pool_url(admin: &Admin) -> String {
+    format!("{}/_apis/distributedtask/pools/{}", admin.url, admin.pool)
 }
 
 fn text(value: &Value) -> &str {

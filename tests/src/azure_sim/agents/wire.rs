@@ -135,6 +135,6 @@ fn update_json(update: &PendingUpdate) -> Value {
         "targetVersion": version_json(&update.target),
         "requestTime": update.requested.to_string(),
         "currentState": update.state,
-        "reason": {"code": "manual"},
+        "reason": {"code": update.reason},
     })
 }
