@@ -360,7 +360,7 @@ impl AzureSim {
         self.hub.with(|state, now| state.add_fault(rule, now));
     }
 
-    /// Brings a named fault about; tells whether the agent it names exists.
+    /// Brings a named fault about; tells whether what it names exists.
     pub fn named_fault(&self, fault: NamedFault) -> bool {
         self.hub.with(|state, now| state.bring_about(fault, now))
     }
@@ -370,9 +370,14 @@ impl AzureSim {
         self.named_fault(NamedFault::AssignWhileStopping { job });
     }
 
-    /// Removes all faults and opens all gates.
+    /// Removes all faults, the modes of credentials and clocks included, and opens all gates.
     pub fn clear_faults(&self) {
         self.hub.with(|state, _| state.clear_faults());
+    }
+
+    /// Forgets what happened and keeps what was set up: organisations, pools, credentials, the package.
+    pub fn reset(&self) {
+        self.hub.with(|state, _| state.reset());
     }
 
     /// Holds matching requests until the gate is released or dropped.

@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::{delete, get, post},
+    routing::{delete, get, patch, post},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -38,6 +38,19 @@ struct Advance {
     advance_ms: u64,
 }
 
+/// What changes of a pool; an empty version takes the least version away.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PoolChange {
+    auto_update: Option<bool>,
+    min_agent_version: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Secret {
+    secret: String,
+}
+
 #[derive(Debug, Deserialize)]
 struct Mode {
     mode: PatMode,
@@ -62,8 +75,10 @@ pub(super) fn routes() -> Router<Arc<Hub>> {
     Router::new()
         .route("/health", get(at_once(health)))
         .route("/orgs", post(at_once(add_org)))
+        .route("/reset", post(at_once(reset)))
         .route("/pools", get(at_once(pools)).post(at_once(add_pool)))
-        .route("/pats", post(at_once(add_pat)))
+        .route("/pools/{id}", patch(at_once(change_pool)))
+        .route("/pats", post(at_once(add_pat)).delete(at_once(remove_pat)))
         .route("/pat-mode", post(at_once(set_pat_mode)))
         .route("/entra-clients", post(at_once(add_entra_client)))
         .route(
@@ -145,6 +160,33 @@ fn add_pool(hub: &Hub, call: &Call) -> Answer {
         let org = body.org.map_or(0, |org| state.add_org(&org));
         Ok(ok(json!({"id": state.add_pool(org, &body.name)})))
     })
+}
+
+fn change_pool(hub: &Hub, call: &Call) -> Answer {
+    let id = call.id("id")?;
+    let body: PoolChange = call.json()?;
+    hub.with(|state, now| {
+        if !state.pools.contains_key(&id) {
+            return Err(unknown("pool"));
+        }
+        state.set_pool_update(id, body.auto_update, body.min_agent_version, now);
+        done()
+    })
+}
+
+fn reset(hub: &Hub, _: &Call) -> Answer {
+    hub.with(|state, _| state.reset());
+    done()
+}
+
+fn remove_pat(hub: &Hub, call: &Call) -> Answer {
+    let body: Secret = call.json()?;
+    let known = hub.with(|state, _| state.credentials.pats.remove(&body.secret));
+    if known.is_some() {
+        done()
+    } else {
+        Err(unknown("personal access token"))
+    }
 }
 
 fn add_pat(hub: &Hub, call: &Call) -> Answer {
@@ -266,7 +308,11 @@ fn add_fault(hub: &Hub, call: &Call) -> Answer {
     if body.get("named").is_some() {
         let fault: NamedFault = call.json()?;
         let found = hub.with(|state, now| state.bring_about(fault, now));
-        return if found { done() } else { Err(unknown("agent")) };
+        return if found {
+            done()
+        } else {
+            Err(unknown("agent or pool"))
+        };
     }
     let rule: FaultRule = call.json()?;
     hub.with(|state, now| state.add_fault(rule, now));

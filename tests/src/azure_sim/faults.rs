@@ -13,7 +13,7 @@ mod gate;
 
 pub(super) use self::gate::GateShared;
 pub use self::gate::{Gate, HoldAt};
-use super::{auth::CredentialKind, state::State};
+use super::{auth::CredentialKind, entra::EntraMode, options::PatMode, state::State};
 
 /// Which requests are meant; an absent part matches everything, `*` in a pattern any run of characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,7 +233,13 @@ impl State {
         });
     }
 
+    /// Puts everything right again that was ordered to go wrong, the modes of credentials and clocks included.
     pub(super) fn clear_faults(&mut self) {
+        self.credentials.pat_mode = PatMode::Valid;
+        self.credentials.skew = 0;
+        self.entra.mode = EntraMode::Valid;
+        self.ambushes.clear();
+        self.duplicate_deliveries = 0;
         self.faults.rules.clear();
         for gate in self.faults.gates.drain(..) {
             gate.release();

@@ -99,6 +99,11 @@ pub enum NamedFault {
         /// Which.
         agent: Option<String>,
     },
+    /// The agents of a pool that never had a session are deleted behind everybody's back.
+    PlaceholderDeleted {
+        /// The pool's name, in any organisation.
+        pool: String,
+    },
     /// Listing agents takes long.
     SlowList {
         /// How long, in real milliseconds.
@@ -112,7 +117,7 @@ pub enum NamedFault {
 }
 
 impl State {
-    /// Brings a named fault about; tells whether the agent it names exists.
+    /// Brings a named fault about; tells whether what it names exists.
     pub(super) fn bring_about(&mut self, fault: NamedFault, now: Timestamp) -> bool {
         let renewal = Matching::new("PATCH", "*/jobrequests/*");
         let of = |matching: Matching, agent: Option<String>| Matching { agent, ..matching };
@@ -127,6 +132,15 @@ impl State {
                     return false;
                 };
                 self.remove_agent(id, now);
+            }
+            NamedFault::PlaceholderDeleted { pool } => {
+                let placeholders = self.placeholders(&pool);
+                if placeholders.is_empty() {
+                    return false;
+                }
+                for id in placeholders {
+                    self.remove_agent(id, now);
+                }
             }
             NamedFault::DropSession { agent } => {
                 let Some(session) = self.session_of(&agent) else {
@@ -211,6 +225,20 @@ impl State {
         agents
             .find(|agent| agent.name.eq_ignore_ascii_case(name))
             .map(|agent| agent.id)
+    }
+
+    fn placeholders(&self, pool: &str) -> Vec<u64> {
+        let began = |id: u64| {
+            self.session_posts
+                .iter()
+                .any(|post| post.agent_id == id && post.accepted)
+        };
+        let agents = self.agents.values();
+        agents
+            .filter(|agent| self.pool_name(agent.pool).eq_ignore_ascii_case(pool))
+            .map(|agent| agent.id)
+            .filter(|id| !began(*id))
+            .collect()
     }
 
     fn session_of(&self, name: &str) -> Option<String> {

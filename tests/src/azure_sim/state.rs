@@ -71,6 +71,7 @@ pub(super) struct State {
     pub(super) faults: Faults,
     pub(super) journal: Journal,
     pub(super) switches: Switches,
+    initial_switches: Switches,
     pub(super) timings: Timings,
     pub(super) deployment: Deployment,
     pub(super) clock: Clock,
@@ -118,6 +119,7 @@ impl State {
             faults: Faults::default(),
             journal: Journal::default(),
             switches: options.switches.clone(),
+            initial_switches: options.switches.clone(),
             timings: options.timings.clone(),
             deployment: options.deployment,
             clock: Clock::default(),
@@ -133,6 +135,29 @@ impl State {
             ]),
             generation: 0,
         }
+    }
+
+    /// Forgets what happened and keeps what was set up: organisations, pools, credentials, the package.
+    ///
+    /// Numbers go on counting, so that nothing from before is taken for something new.
+    pub(super) fn reset(&mut self) {
+        self.clear_faults();
+        self.agents.clear();
+        self.sessions.clear();
+        self.jobs.clear();
+        self.open_jobs.clear();
+        self.session_posts.clear();
+        self.feature_flags.clear();
+        self.credentials.forget_issued();
+        self.entra.forget_requests();
+        self.journal.clear();
+        self.switches = self.initial_switches.clone();
+        self.clock = Clock::default();
+        for pool in self.pools.values_mut() {
+            pool.auto_update = true;
+            pool.min_agent_version = None;
+        }
+        self.touch();
     }
 
     /// Notes a change that somebody may be waiting for.

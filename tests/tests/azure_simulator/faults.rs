@@ -236,6 +236,90 @@ async fn an_agent_deleted_behind_its_back_keeps_its_job_locked() -> Result<()> {
 }
 
 #[tokio::test]
+async fn named_faults_refuse_what_their_names_say() -> Result<()> {
+    let (sim, admin) = start().await?;
+    let mut agent = RawAgent::register(&admin, "stove-01", None).await?;
+    agent.fetch_token().await?;
+    let name = || Some("stove-01".to_owned());
+    let class = async |response: reqwest::Response| -> Result<Value> {
+        Ok(response.json::<Value>().await?["typeKey"].take())
+    };
+
+    sim.named_fault(NamedFault::ConflictForever { agent: name() });
+    for _ in 0..3 {
+        let refused = agent.post_session().await?;
+        assert_eq!(class(refused).await?, "TaskAgentSessionConflictException");
+    }
+    sim.clear_faults();
+    let (session, key) = agent.begin().await?;
+    let job = sim.queue_job(JobRequest::new("linux"))?;
+    let message = agent.receive(&session, &key).await?;
+
+    let renewals = async |count: usize| -> Result<Vec<u16>> {
+        let mut statuses = Vec::new();
+        for _ in 0..count {
+            statuses.push(agent.renew(job).await?.status().as_u16());
+        }
+        Ok(statuses)
+    };
+    sim.named_fault(NamedFault::FirstRenewFails {
+        times: 2,
+        agent: name(),
+    });
+    assert_eq!(renewals(3).await?, [500, 500, 200]);
+    sim.named_fault(NamedFault::RenewFailsFrom {
+        after_ms: 60_000,
+        agent: None,
+    });
+    assert_eq!(renewals(1).await?, [200]);
+    sim.advance(Duration::from_secs(61));
+    assert_eq!(renewals(2).await?, [500, 500]);
+    sim.clear_faults();
+
+    agent.complete(&message.body, "succeeded").await?;
+    sim.named_fault(NamedFault::BusyDelete {
+        times: 1,
+        agent: name(),
+    });
+    assert_eq!(admin.delete(agent.id).await?, StatusCode::CONFLICT);
+    let agent_name = "stove-01".to_owned();
+    sim.named_fault(NamedFault::RevokeToken { agent: agent_name });
+    let refused = agent.poll(&session, message.id).await?;
+    let expected = "TaskAgentAccessTokenExpiredException";
+    assert_eq!(class(refused).await?, expected);
+    assert_eq!(admin.delete(agent.id).await?, StatusCode::NO_CONTENT);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deleted_placeholder_lets_the_next_job_fail_and_costs_no_agent() -> Result<()> {
+    let (sim, admin) = start().await?;
+    let mut agent = RawAgent::register(&admin, "stove-01", None).await?;
+    agent.fetch_token().await?;
+    let (session, _) = agent.begin().await?;
+    agent.end(&session).await?;
+    admin.register("placeholder", None).await?;
+    let body = json!({"kettle": "1"});
+    let placeholder = sim.agents(admin.pool)[1].id;
+    let path = format!("/agents/{placeholder}/usercapabilities");
+    let labels = admin.request(Method::PUT, &path).json(&body);
+    let labels: Value = labels.send().await?.json().await?;
+    assert_eq!(labels["userCapabilities"], body);
+    let job = || JobRequest::new("linux").demanding("kettle");
+    let waiting = sim.queue_job(job())?;
+
+    let pool = "linux".to_owned();
+    let fault = NamedFault::PlaceholderDeleted { pool };
+    assert!(sim.named_fault(fault.clone()));
+    assert!(!sim.named_fault(fault));
+    assert_eq!(sim.agents(admin.pool)[0].name, "stove-01");
+    assert_eq!(sim.job(waiting).unwrap().state, JobState::Queued);
+    let next = sim.queue_job(job())?;
+    assert_eq!(sim.job(next).unwrap().state, JobState::NoAgentMatches);
+    Ok(())
+}
+
+#[tokio::test]
 async fn agents_get_updates_cancellations_and_messages_of_unknown_types() -> Result<()> {
     let (sim, admin) = start().await?;
     let mut agent = RawAgent::register(&admin, "stove-01", None).await?;
