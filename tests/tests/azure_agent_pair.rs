@@ -26,6 +26,8 @@ async fn a_job_runs_through_the_socket_and_only_the_placeholder_remains() -> Res
         unix_socket: Some(socket.clone()),
         // Nothing could be reached under this name.
         public_url: Some("https://dev.azure.invalid".to_owned()),
+        // Where tokens come from cannot be guessed from it.
+        token_url: Some("https://vssps.azure.invalid".to_owned()),
         timings: Timings::scaled(FAST),
         switches: Switches {
             strict_api_version: true,
@@ -95,6 +97,27 @@ async fn a_job_runs_through_the_socket_and_only_the_placeholder_remains() -> Res
         entry.credential,
         CredentialKind::None | CredentialKind::AgentToken | CredentialKind::JobToken
     )));
+    let calls: Vec<(&str, &str)> = from_agent
+        .iter()
+        .filter(|entry| entry.status.is_some_and(|status| status != 401))
+        .map(|entry| {
+            let last = entry.path.rsplit('/').next();
+            (entry.method.as_str(), last.unwrap_or_default())
+        })
+        .collect();
+    let start = [
+        ("POST", "token"),
+        ("GET", "connectionData"),
+        ("POST", "events"),
+        ("GET", "connectionData"),
+        ("GET", "DistributedTask.Agent.CheckPsModulesLocations"),
+        ("GET", "connectionData"),
+        ("GET", "connectionData"),
+        ("GET", "connectionData"),
+        ("POST", "sessions"),
+        ("GET", "DistributedTask.Agent.UseEnhancedLogging"),
+    ];
+    assert_eq!(calls[..start.len()], start);
     let renewals = from_agent
         .iter()
         .filter(|entry| entry.method == "PATCH")
@@ -223,6 +246,68 @@ async fn an_update_restarts_the_listener_which_then_takes_the_job() -> Result<()
     let end = agent.end().await?;
     assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""));
     assert_eq!(end.stdout.matches("Listening for Jobs").count(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_update_waits_for_the_job_and_the_listener_started_anew_takes_another() -> Result<()> {
+    let world = World::fast(FAST).await?;
+    let package = world.install(&world.register("stove-01").await?)?;
+    let agent = package.start(&[])?;
+    // The script ends when the file is there, which is after the update was ordered.
+    let proceed = tempfile::tempdir()?;
+    let file = proceed.path().join("proceed");
+    let script = format!("until [ -e {} ]; do sleep 0.05; done", file.display());
+    let first = world
+        .sim
+        .queue_job(JobRequest::new("linux").running(script))?;
+    let begun = world
+        .sim
+        .wait_job_until(first, PATIENCE, |job| job.runs > 0);
+    begun.await?;
+    let second = world.sim.queue_job(JobRequest::new("linux"))?;
+    let (pool, version) = (world.pool, "4.276.0");
+    world.sim.set_pool_update(pool, true, Some(version));
+    let waits = world.sim.wait_agents(pool, PATIENCE, |agents| {
+        let state = agents[0].update_state.as_deref();
+        state == Some("Waiting for current job finish running.")
+    });
+    assert_eq!(waits.await?[0].assigned_request, Some(first));
+    std::fs::write(file, "")?;
+
+    for job in [first, second] {
+        let done = world.sim.wait_job(job, PATIENCE).await?;
+        assert_eq!(done.result, Some(JobResult::Succeeded));
+    }
+    let end = agent.end().await?;
+    assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""));
+    assert_eq!(end.stdout.matches("Listening for Jobs").count(), 2);
+    assert_eq!(world.sim.agents(pool)[0].version, version);
+    let asked = world
+        .sim
+        .journal()
+        .into_iter()
+        .any(|entry| entry.path.contains("/packages/agent/") && entry.path.ends_with(version));
+    assert!(asked, "the package was not asked for");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_old_agent_of_a_pool_that_updates_nobody_stays_and_works() -> Result<()> {
+    let world = World::fast(FAST).await?;
+    let least = Some("4.276.0");
+    world.sim.set_pool_update(world.pool, false, least);
+    let package = world.install(&world.register("stove-01").await?)?;
+    let agent = package.start(&[])?;
+    let job = world.sim.queue_job(JobRequest::new("linux"))?;
+    assert_eq!(
+        world.sim.wait_job(job, PATIENCE).await?.result,
+        Some(JobResult::Succeeded)
+    );
+    let end = agent.end().await?;
+    assert_eq!(end.stdout.matches("Listening for Jobs").count(), 1);
+    let mut journal = world.sim.journal().into_iter();
+    assert!(!journal.any(|entry| entry.path.contains("/packages/")));
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +22,13 @@ use crate::error::CallError;
 
 /// Where the simulator's socket is put into guests.
 const DEFAULT_SOCKET: &str = "/srv/azure-sim/azure.sock";
+
+/// The service's name of what this agent runs on.
+pub const PLATFORM: &str = if cfg!(target_arch = "aarch64") {
+    "linux-arm64"
+} else {
+    "linux-x64"
+};
 
 /// Version asked for everywhere: what the service has only as a preview included.
 const API_VERSION: &str = "7.1-preview.1";
@@ -69,7 +76,7 @@ impl Http {
         Self {
             socket: given.unwrap_or(DEFAULT_SOCKET).into(),
             socket_is_given: given.is_some(),
-            user_agent: format!("VstsAgentCore-linux-x64/{version} (stand-in) (Linux)"),
+            user_agent: format!("VstsAgentCore-{PLATFORM}/{version} (stand-in) (Linux)"),
             session: guid(),
         }
     }
@@ -92,6 +99,7 @@ impl Http {
             .uri(target)
             .header(HOST, authority)
             .header(USER_AGENT, &self.user_agent)
+            .header(ACCEPT_LANGUAGE, "en-US")
             .header("X-TFS-FedAuthRedirect", "Suppress")
             .header("X-TFS-Session", &self.session)
             .header("X-VSS-E2EID", guid());

@@ -36,8 +36,14 @@ use crate::server::{Server, Session};
 /// How long the .NET 8 builds may clean up after SIGTERM.
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Flag the real listener asks for before anything else.
+/// Flag the real listener asks for before it connects.
 const FIRST_FLAG: &str = "DistributedTask.Agent.CheckPsModulesLocations";
+/// Flags the real listener asks for once it has a session.
+const LATER_FLAGS: [&str; 3] = [
+    "DistributedTask.Agent.UseEnhancedLogging",
+    "DistributedTask.Agent.EnhancedWorkerCrashHandling",
+    "DistributedTask.Agent.EnableProgressiveRetryBackoff",
+];
 
 /// What every part of the listener needs.
 struct Context {
@@ -214,6 +220,11 @@ async fn live(context: &Arc<Context>, mut stop: StopSignal) -> Result<Exit, Unha
         },
         () = stopped(&mut stop) => return Ok(Exit::Success),
     };
+    tokio::select! {
+        () = ask_flags(context, &server, &LATER_FLAGS) => {}
+        // The session is there already and has to be deleted.
+        () = stopped(&mut stop) => {}
+    }
     context.diag.timed("Listening for Jobs");
     Ok(dispatch::listen(context, &server, settings, session, stop).await?)
 }
@@ -224,14 +235,24 @@ async fn connect(
     server: &Server,
     settings: &Settings,
 ) -> Result<Result<Session, Exit>, CallError> {
-    server.connect().await?;
-    // The real listener takes an error here for "off".
-    if let Err(error) = server.feature_flag(FIRST_FLAG).await {
-        context
-            .diag
-            .trace(&format!("feature flag: {}", chain(&error)));
+    if let Err(error) = server.telemetry(&context.version).await {
+        context.diag.trace(&format!("telemetry: {}", chain(&error)));
     }
+    server.connect().await?;
+    ask_flags(context, server, &[FIRST_FLAG]).await;
     context.diag.line("Scanning for tool capabilities.");
     context.diag.line("Connecting to the server.");
     Ok(session::create(context, server, settings).await)
+}
+
+/// Asks for feature flags as the real listener does; this one behaves the same whatever they say.
+async fn ask_flags(context: &Context, server: &Server, flags: &[&str]) {
+    for flag in flags {
+        // The real listener takes an error here for "off".
+        if let Err(error) = server.feature_flag(flag).await {
+            context
+                .diag
+                .trace(&format!("feature flag: {}", chain(&error)));
+        }
+    }
 }

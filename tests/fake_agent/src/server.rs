@@ -19,11 +19,13 @@ use crate::clock::Clock;
 use crate::diag::Diag;
 use crate::error::CallError;
 use crate::files::{Credentials, Settings};
-use crate::http::{Answer, Body, Call, Http};
+use crate::http::{Answer, Body, Call, Http, PLATFORM};
 use crate::key::{KeyError, SessionKey};
 
 /// Default timeout of the client; the long poll, held for about 50 s, has to fit in.
 const CALL_TIMEOUT: Duration = Duration::from_secs(100);
+/// Nobody shall start later for telemetry.
+const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout of lock renewals.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(60);
 /// Timeout of deleting a session or a message.
@@ -31,6 +33,8 @@ pub(crate) const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 /// First pause of the client's own retries, doubling.
 const RETRY_BASE: Duration = Duration::from_secs(10);
 const CALL_RETRIES: u32 = 3;
+/// What every client object asks for first.
+const CONNECT: &str = "_apis/connectionData?connectOptions=1&lastChangeId=-1&lastChangeId64=-1";
 const LOCK_TOKEN: &str = "00000000-0000-0000-0000-000000000000";
 
 /// The agent pool API with the agent's own credential.
@@ -130,10 +134,37 @@ impl Server {
     /// # Errors
     /// See [`CallError`].
     pub async fn connect(&self) -> Result<(), CallError> {
-        let path = "_apis/connectionData?connectOptions=1&lastChangeId=-1&lastChangeId64=-1";
-        self.call(Method::GET, path, Body::None, CALL_TIMEOUT)
+        self.call(Method::GET, CONNECT, Body::None, CALL_TIMEOUT)
             .await
             .map(drop)
+    }
+
+    /// Reports the start, once and on a connection of its own.
+    ///
+    /// # Errors
+    /// See [`CallError`]; the real listener ignores all of them.
+    pub async fn telemetry(&self, version: &str) -> Result<(), CallError> {
+        let event = json!([{
+            "area": "PipelinesTasks", "feature": "AgentStart", "properties": {"agentVersion": version},
+        }]);
+        let body = Body::Json(event.to_string());
+        for (method, path, body) in [
+            (Method::GET, CONNECT, Body::None),
+            (Method::POST, "_apis/customerintelligence/events", body),
+        ] {
+            let call = self.prepare(method, path, body, TELEMETRY_TIMEOUT);
+            self.authenticated(&call).await?;
+        }
+        Ok(())
+    }
+
+    /// Finds the package of a version.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn package(&self, version: &str) -> Result<Value, CallError> {
+        let path = format!("_apis/distributedtask/packages/agent/{PLATFORM}/{version}");
+        self.get(&path).await
     }
 
     /// Returns whether a feature flag is on.
@@ -298,6 +329,15 @@ impl Server {
             .await
     }
 
+    fn prepare(&self, method: Method, path: &str, body: Body, timeout: Duration) -> Call {
+        Call {
+            method,
+            url: format!("{}/{path}", self.settings.server_url.trim_end_matches('/')),
+            body,
+            deadline: self.clock.deadline(timeout),
+        }
+    }
+
     /// Makes a call with the client's own retries of gateway and network errors.
     async fn call(
         &self,
@@ -306,12 +346,7 @@ impl Server {
         body: Body,
         timeout: Duration,
     ) -> Result<Answer, CallError> {
-        let call = Call {
-            method,
-            url: format!("{}/{path}", self.settings.server_url.trim_end_matches('/')),
-            body,
-            deadline: self.clock.deadline(timeout),
-        };
+        let call = self.prepare(method, path, body, timeout);
         let mut retry = 0;
         loop {
             let result = self.authenticated(&call).await;

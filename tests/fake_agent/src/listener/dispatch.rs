@@ -35,6 +35,8 @@ struct Dispatch<'a> {
     work: JoinSet<()>,
     /// With `--once` the first job is the last, whatever becomes of it.
     had_job: bool,
+    /// The version to update to when the job in hand has ended.
+    update: Option<String>,
 }
 
 /// What to do after a message.
@@ -91,6 +93,7 @@ pub(super) async fn listen(
         running: None,
         work: JoinSet::new(),
         had_job: false,
+        update: None,
     };
     let exit = dispatch.run(&mut messages, &mut stop).await;
     dispatch.cancel_and_wait().await;
@@ -138,6 +141,12 @@ impl Dispatch<'_> {
             match polled {
                 None => {
                     self.running = None;
+                    // Also with `--once`, so that a listener started anew may take another job.
+                    if let Some(version) = self.update.take()
+                        && let Some(exit) = self.finish_update(&version).await
+                    {
+                        return Ok(exit.into());
+                    }
                     if self.context.once && !self.context.env.switch("FAKE_AGENT_KEEP_RUNNING") {
                         return Ok(Exit::Success.into());
                     }
@@ -191,7 +200,7 @@ impl Dispatch<'_> {
     }
 
     fn take_job(&mut self, body: &str) -> Result<After, CallError> {
-        if self.running.is_some() || (self.context.once && self.had_job) {
+        if self.running.is_some() || self.is_last() {
             return Ok(After::Leave);
         }
         let mut message: Value = read(body)?;
@@ -218,6 +227,11 @@ impl Dispatch<'_> {
         Ok(After::Acknowledge)
     }
 
+    /// Tells whether no more jobs are taken.
+    fn is_last(&self) -> bool {
+        self.update.is_some() || (self.context.once && self.had_job)
+    }
+
     fn cancel_job(&self, body: &str) -> Result<After, CallError> {
         let cancellation: Cancellation = read(body)?;
         if let Some(running) = &self.running
@@ -227,31 +241,70 @@ impl Dispatch<'_> {
             running
                 .cancel
                 .send_replace(Cancel::Within(timeout.max(MIN_CANCEL_TIMEOUT)));
+            return Ok(After::Acknowledge);
         }
-        Ok(After::Acknowledge)
+        // It may be for a job message that was left to another agent too.
+        Ok(if self.is_last() {
+            After::Leave
+        } else {
+            After::Acknowledge
+        })
     }
 
-    /// Stands in for the self-update: the package keeps its programs and takes the new version's name.
-    async fn refresh(&self, body: &str) -> Result<After, CallError> {
-        let refresh: Refresh = read(body)?;
+    /// Stands in for the self-update, which waits for the job in hand.
+    async fn refresh(&mut self, body: &str) -> Result<After, CallError> {
+        let Refresh { target_version } = read(body)?;
         let diag = &self.context.diag;
-        if self.context.env.get("agent.disableupdate").is_some() || self.running.is_some() {
+        if self.context.env.get("agent.disableupdate").is_some() || self.update.is_some() {
             diag.trace("no update now");
             return Ok(After::Acknowledge);
         }
-        let state = format!("Updating the agent to {}", refresh.target_version);
-        if let Err(error) = self.server.update_state(&state).await {
-            diag.trace(&format!("telling the update's state: {}", chain(&error)));
+        // The package is asked for and not needed: a test need not have one of each version.
+        if let Err(error) = self.server.package(&target_version).await {
+            diag.trace(&format!("the update's package: {}", chain(&error)));
         }
-        if let Err(error) = fs::write(self.context.root.version_file(), &refresh.target_version) {
-            diag.error(&format!("The update failed: {error}"));
+        self.tell_update("Agent update in progress, do not shutdown agent.")
+            .await;
+        self.tell_update(&format!("Downloading {target_version} agent"))
+            .await;
+        self.tell_update("Waiting for current job finish running.")
+            .await;
+        if self.running.is_some() {
+            self.update = Some(target_version);
             return Ok(After::Acknowledge);
         }
-        Ok(After::End(if self.context.once {
+        let exit = self.finish_update(&target_version).await;
+        Ok(exit.map_or(After::Acknowledge, After::End))
+    }
+
+    /// Gives the package the new version's name; it keeps its programs.
+    async fn finish_update(&self, version: &str) -> Option<Exit> {
+        self.tell_update("Generate and execute update script.")
+            .await;
+        if let Err(error) = fs::write(self.context.root.version_file(), version) {
+            self.context
+                .diag
+                .error(&format!("The update failed: {error}"));
+            return None;
+        }
+        self.tell_update(
+            "Agent will exit shortly for update, should be back online within 10 seconds.",
+        )
+        .await;
+        Some(if self.context.once {
             Exit::RunOnceUpdating
         } else {
             Exit::Updating
-        }))
+        })
+    }
+
+    /// Tells the console and the service how far the update is.
+    async fn tell_update(&self, state: &str) {
+        let diag = &self.context.diag;
+        diag.line(state);
+        if let Err(error) = self.server.update_state(state).await {
+            diag.trace(&format!("telling the update's state: {}", chain(&error)));
+        }
     }
 
     async fn cancel_and_wait(&mut self) {

@@ -15,6 +15,15 @@ use crate::server::{Server, Session};
 
 use super::Context;
 
+/// Client objects that are connected before a session: generic, messages, job requests.
+const CONNECTIONS: usize = 3;
+/// What .NET calls the processor.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
+    "ARM64"
+} else {
+    "X64"
+};
+
 /// Creates a session; the exit code when there is no hope.
 pub(super) async fn create(
     context: &Context,
@@ -35,7 +44,7 @@ pub(super) async fn create(
         ("Agent.Name", settings.agent_name.as_str()),
         ("Agent.Version", context.version.as_str()),
         ("Agent.OS", "Linux"),
-        ("Agent.OSArchitecture", "X64"),
+        ("Agent.OSArchitecture", ARCHITECTURE),
         ("Agent.ComputerName", host.as_str()),
         ("Agent.HomeDirectory", &context.root.0.to_string_lossy()),
         ("InteractiveSession", "False"),
@@ -45,10 +54,15 @@ pub(super) async fn create(
 
     let (mut conflicts, mut skews, mut failed) = (0, 0, false);
     loop {
-        let error = match server
-            .create_session(&host, &context.version, &os, &capabilities)
-            .await
-        {
+        let attempt = async {
+            for _ in 0..CONNECTIONS {
+                server.connect().await?;
+            }
+            server
+                .create_session(&host, &context.version, &os, &capabilities)
+                .await
+        };
+        let error = match attempt.await {
             Ok(session) => {
                 if failed {
                     diag.timed("Agent reconnected.");
