@@ -160,7 +160,6 @@ pub struct Reconciler {
     /// An action changed something since: the last look may not be planned on.
     is_stale: bool,
     incus_error: Option<String>,
-    was_seen: bool,
     image: ImageStatus,
     image_error: Option<String>,
     image_at: Option<Instant>,
@@ -206,7 +205,6 @@ impl Reconciler {
             planned_at: None,
             is_stale: true,
             incus_error: None,
-            was_seen: false,
             image: ImageStatus::default(),
             image_error: None,
             image_at: None,

@@ -131,3 +131,21 @@ async fn a_busy_agent_is_reaped_by_force_only() -> anyhow::Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_all_agents_learns_when_all_of_them_are_known() -> anyhow::Result<()> {
+    let host = Host::start(HostOptions::default()).await?;
+    host.wait_idle(1, SOON).await?;
+    let request = v1::WatchAgentsRequest::default();
+    let mut service = host.agent_service().await?;
+    let mut watch = service.watch_agents(request).await?.into_inner();
+    let all_seen = async {
+        while let Some(seen) = watch.message().await? {
+            if seen.unseen_pools.is_empty() {
+                return anyhow::Ok(());
+            }
+        }
+        anyhow::bail!("the watch ended")
+    };
+    tokio::time::timeout(SOON, all_seen).await?
+}

@@ -57,7 +57,7 @@ impl Reconciler {
             instances_known: self.instances_known,
             wait_reasons,
             incus_reachable: self.incus_error.is_none(),
-            was_seen: self.was_seen && self.seen.registrations.is_some(),
+            was_seen: self.instances_known && self.seen.registrations.is_some(),
             image: self.image.clone(),
             launches: self.breaker.status(now),
             azure,
