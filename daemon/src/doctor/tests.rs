@@ -111,6 +111,7 @@ pub(super) fn agent(name: &str, state: AgentState) -> AgentStatus {
         instance_status: "Running".into(),
         online: None,
         enabled: true,
+        disabled_by_others: false,
         location: String::new(),
     }
 }

@@ -189,7 +189,11 @@ fn of_agents(old: &PoolStatus, new: &PoolStatus) -> Vec<PoolEvent> {
             events.push(PoolEvent {
                 kind: EventKind::AgentDraining,
                 agent: agent.name.clone(),
-                message: String::new(),
+                message: if agent.disabled_by_others {
+                    agent.detail.clone()
+                } else {
+                    String::new()
+                },
             });
         }
     }

@@ -76,6 +76,8 @@ pub struct Entry {
     pub last_error: String,
     /// It was asked to leave while its instance was there.
     pub was_draining: bool,
+    /// It was asked to because somebody else had disabled it in Azure.
+    pub was_disabled_by_others: bool,
     /// For its record.
     pub past: Past,
 }
@@ -113,6 +115,7 @@ impl Entry {
             removal_failures: 0,
             last_error: String::new(),
             was_draining: false,
+            was_disabled_by_others: false,
             past: Past::default(),
         }
     }
@@ -124,6 +127,18 @@ impl Entry {
                 .as_ref()
                 .map_or(Drain::No, |instance| instance.drain),
         )
+    }
+
+    /// Returns whether Azure gives it no jobs although nobody here wants it to go.
+    pub fn is_disabled_by_others(&self) -> bool {
+        let is_disabled = |facts: &RegistrationFacts| !facts.enabled;
+        self.registration.as_ref().is_some_and(is_disabled) && !self.drain().leaves()
+    }
+
+    /// Records that a removal was called off after the agent had been disabled in Azure: kept, it
+    /// gets no other job, so it leaves after the one that it may have.
+    pub fn disabled_for_nothing(&mut self) {
+        self.wish = self.wish.max(Drain::Finish);
     }
 
     /// Records that an action on it failed: the next try waits, doubling to a minute.

@@ -93,6 +93,8 @@ pub enum DrainReason {
     PoolRemoved,
     /// Its pool or the host is paused.
     Paused,
+    /// Somebody else disabled it in Azure: it gets no jobs.
+    Disabled,
 }
 
 /// What has to be true right before an agent is removed; the action looks again.
@@ -382,6 +384,15 @@ fn act_on(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> 
     }
     if entry.was_online && is_dead(situation, entry) {
         return remove(ReapReason::Offline, Proof::AzureAndProbe);
+    }
+    let is_waiting = matches!(state, AgentState::Idle | AgentState::Starting);
+    if is_waiting && situation.azure_usable && entry.is_disabled_by_others() {
+        // It would hold its slot for good. A busy one ends with its job anyway.
+        return Some(Action::NoteDrain {
+            name,
+            drain: Drain::Finish,
+            reason: DrainReason::Disabled,
+        });
     }
     let id = instance.azure_agent_id?;
     if entry.drain().leaves() && situation.azure_usable {

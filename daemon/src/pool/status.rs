@@ -108,6 +108,8 @@ pub struct AgentStatus {
     pub online: Option<bool>,
     /// May get jobs.
     pub enabled: bool,
+    /// Somebody else disabled it in Azure: it is replaced, after its job if it has one.
+    pub disabled_by_others: bool,
     /// Cluster member.
     pub location: String,
 }

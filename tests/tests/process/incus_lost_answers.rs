@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use iap_tests::azure_sim::{HoldAt, Matching};
 use iap_tests::wait;
+use nix::sys::signal::Signal;
 
 use super::way::Way;
 use crate::SOON;
@@ -96,4 +98,38 @@ async fn an_answer_lost_at_any_step_of_an_agents_life_leaves_exactly_one_agent()
         assert_eq!(agents[0].detail, "", "lost the answer to {step}");
     }
     way.host.empty(SOON).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_start_only_seemed_to_fail_holds_no_slot_without_getting_jobs()
+-> anyhow::Result<()> {
+    let way = Way::idle(1).await?;
+    let host = &way.host;
+    // The daemon does not learn that it came online before it has begun to remove it.
+    let gate = host
+        .sim
+        .hold(Matching::new("GET", "*/agents"), HoldAt::Before);
+    gate.wait_arrived(1, SOON).await?;
+    way.proxy.cut_reply(0, 0, |method, path| {
+        method == "POST" && path.contains("/exec")
+    });
+    host.write_config(2)?;
+    host.signal(Signal::SIGHUP)?;
+    let disabled = wait::until("it to be disabled for its removal", SOON, async || {
+        let agents = host.sim.agents(host.azure_pool);
+        let disabled = agents.into_iter().find(|a| !a.enabled && a.online);
+        Ok(disabled.map(|agent| agent.name))
+    })
+    .await
+    .with_context(|| host.log())?;
+    gate.release();
+    wait::until("it to be replaced", SOON, async || {
+        let names = way.settled(2, SOON).await?;
+        let all_enabled = host.sim.agents(host.azure_pool).iter().all(|a| a.enabled);
+        Ok((all_enabled && !names.contains(&disabled)).then_some(()))
+    })
+    .await?;
+    let log = host.log();
+    assert!(!log.contains("by_others"), "it was our own doing:\n{log}");
+    host.empty(SOON).await
 }

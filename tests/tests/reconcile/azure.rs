@@ -1,11 +1,13 @@
 //! Azure fails: agents, jobs and registrations are the same afterwards.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use iap_tests::azure_sim::{CredentialKind, FaultAction, FaultRule, HoldAt, Matching, NamedFault};
-use iap_tests::host::Host;
+use iap_tests::host::{Host, ORG, PAT};
 use iap_tests::wait;
+use iapd::azure::{Azure, Credential};
 
 use super::world::{
     GRACE, drain, no_problem, options, problem, queue, reload, running, runs_once, settled,
@@ -269,6 +271,64 @@ async fn an_idle_agent_that_somebody_deleted_in_azure_is_replaced() -> anyhow::R
     .await?;
     assert_ne!(after, before);
     Ok(())
+}
+
+/// Disables an agent as a person does on Azure's pages.
+async fn disable(host: &Host, name: &str) -> anyhow::Result<()> {
+    let agents = host.sim.agents(host.azure_pool);
+    let agent = agents
+        .iter()
+        .find(|agent| agent.name == name)
+        .context("no such agent")?;
+    let credential = Credential::Pat(PAT.into());
+    let azure = Azure::new(&host.sim.url(ORG), credential, None, Arc::new(|_| ()))?;
+    let (pool, id) = (host.azure_pool.try_into()?, agent.id.try_into()?);
+    azure.disable_agent(pool, id, name).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_somebody_disabled_in_azure_are_told_and_replaced_after_their_jobs()
+-> anyhow::Result<()> {
+    let host = settled_host(2).await?;
+    let job = queue(&host, Duration::from_secs(6))?;
+    let busy = running(&host, job).await?;
+    let before = host.registrations();
+    let idle = before
+        .iter()
+        .find(|name| **name != busy)
+        .context("two agents")?;
+    disable(&host, &busy).await?;
+    disable(&host, idle).await?;
+    let told = problem(&host, "disabled in Azure, not by iapd").await?;
+    assert!(told.contains(&busy) || told.contains(idle), "{told}");
+    wait::until("the idle one to be replaced", SOON, async || {
+        let agents = host.sim.agents(host.azure_pool);
+        let fresh = |name: &String| !before.contains(name);
+        let is_there = agents
+            .iter()
+            .any(|a| a.online && a.enabled && fresh(&a.name));
+        Ok((is_there && agents.iter().all(|a| a.name != *idle)).then_some(()))
+    })
+    .await
+    .with_context(|| host.log())?;
+    let job_runs = host.sim.job(job).is_some_and(|job| job.result.is_none());
+    assert!(job_runs, "it is left to its job");
+    let agents = host.agents().await?;
+    let agent = agents.iter().find(|agent| agent.name == busy);
+    let detail = agent.map(|agent| agent.detail.as_str());
+    let wanted = "disabled in Azure, not by iapd: is replaced when its job ends";
+    assert_eq!(detail, Some(wanted));
+    runs_once(&host, job).await?;
+    let after = settled(&host, 2).await?;
+    assert!(after.iter().all(|name| !before.contains(name)), "{after:?}");
+    no_problem(&host).await?;
+    // New ones are not disabled, so nothing is replaced any more.
+    wait::never("another agent came", GRACE * 2, async || {
+        let now = host.registrations();
+        Ok(now.iter().any(|name| !after.contains(name)).then_some(now))
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,6 +56,7 @@ fn agent(state: AgentState) -> AgentStatus {
         instance_status: String::new(),
         online: None,
         enabled: true,
+        disabled_by_others: false,
         location: String::new(),
     }
 }
@@ -95,6 +96,9 @@ fn a_wish_to_go_is_told() {
     after.agents[0].draining = true;
     assert_eq!(told(&before, &after), [("agent-draining", String::new())]);
     assert!(told(&after, &after).is_empty());
+    after.agents[0].disabled_by_others = true;
+    let why = "offline".to_owned();
+    assert_eq!(told(&before, &after), [("agent-draining", why)]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::incus::Status;
 use crate::pool::in_flight::Turn;
 use crate::pool::observe::{Observation, RegistrationList};
 
+mod disabled;
 mod intents;
 mod model;
 mod properties;

@@ -91,6 +91,10 @@ impl Reconciler {
         }
         self.in_flight.begin(&name, action.doing(), None, now);
         self.tell(&action);
+        if let Action::NoteDrain { reason, .. } = &action {
+            self.ledger.entry(&name, now).was_disabled_by_others |=
+                *reason == DrainReason::Disabled;
+        }
         let context = Arc::clone(context);
         let span = info_span!("agent", name = %name);
         self.running.spawn(
@@ -115,6 +119,7 @@ impl Reconciler {
                 DrainReason::Outdated => "outdated",
                 DrainReason::PoolRemoved => "pool_removed",
                 DrainReason::Paused => "paused",
+                DrainReason::Disabled => "disabled_in_azure_by_others",
             };
             info!(agent = %name, reason, force = (*drain == Drain::Force), "draining agent");
         }

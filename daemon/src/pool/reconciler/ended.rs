@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use iap_common::error::chain;
 
-use crate::agent::{AgentState, Drain};
+use crate::agent::AgentState;
 use crate::azure::JobRequest;
 
 use super::super::apply::ApplyError;
@@ -63,9 +63,7 @@ impl Reconciler {
                 result,
             } => {
                 if disables && result.is_err() {
-                    // Kept, it gets no other job: it leaves after the one it may have.
-                    let entry = self.ledger.entry(&name, now);
-                    entry.wish = entry.wish.max(Drain::Finish);
+                    self.ledger.entry(&name, now).disabled_for_nothing();
                 }
                 self.remove_ended(&name, reason, result, began, now);
             }

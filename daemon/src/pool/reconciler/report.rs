@@ -14,6 +14,16 @@ use super::super::status::{AgentStatus, AzureStatus, PassReport, PoolStatus};
 use super::super::why;
 use super::Reconciler;
 
+/// What people are told of an agent that somebody disabled on Azure's pages.
+const DISABLED: &str = "disabled in Azure, not by iapd";
+
+/// Returns whether it gets no jobs because of somebody else, while that still says anything.
+fn is_disabled_by_others(entry: &Entry, state: AgentState) -> bool {
+    use AgentState::{Busy, Idle, Starting};
+    matches!(state, Busy | Idle | Starting)
+        && (entry.was_disabled_by_others || entry.is_disabled_by_others())
+}
+
 impl Reconciler {
     pub(super) fn status(&self, report: PassReport, now: Instant) -> PoolStatus {
         let agents: Vec<AgentStatus> = self
@@ -89,6 +99,7 @@ impl Reconciler {
             instance_status: instance.map(|i| i.status_text.clone()).unwrap_or_default(),
             online: registration.map(|facts| facts.online),
             enabled: registration.is_some_and(|facts| facts.enabled),
+            disabled_by_others: is_disabled_by_others(entry, state),
             location: instance
                 .map(|instance| instance.location.clone())
                 .unwrap_or_default(),
@@ -126,6 +137,10 @@ impl Reconciler {
                 None => "not known to be dead".into(),
             },
             _ if entry.drain() == Drain::Force => "leaves at once".into(),
+            AgentState::Busy if is_disabled_by_others(entry, state) => {
+                format!("{DISABLED}: is replaced when its job ends")
+            }
+            _ if is_disabled_by_others(entry, state) => format!("{DISABLED}: is leaving"),
             AgentState::Busy if entry.drain().leaves() => "leaves when its job ends".into(),
             AgentState::Idle | AgentState::Starting if entry.drain().leaves() => {
                 "is leaving".into()
@@ -188,6 +203,19 @@ impl Reconciler {
             problems.push(format!(
                 "{} cannot be removed: {}",
                 agent.name, agent.detail
+            ));
+        }
+        let disabled: Vec<&str> = status
+            .agents
+            .iter()
+            .filter(|agent| agent.disabled_by_others)
+            .map(|agent| agent.name.as_str())
+            .collect();
+        if !disabled.is_empty() {
+            problems.push(format!(
+                "{DISABLED}, so no more jobs go there: {}; each is replaced as soon as it has no \
+                 job",
+                disabled.join(", ")
             ));
         }
         if status.looks_cloned {

@@ -25,6 +25,7 @@ enum Happening {
     Pause(bool),
     Recycle(usize),
     DrainBy(usize, i64),
+    Disabled(usize),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -42,6 +43,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any::<bool>().prop_map(Happening::Ghost),
         1 => any::<bool>().prop_map(Happening::Pause),
         1 => (0usize..8).prop_map(Happening::Recycle),
+        1 => (0usize..8).prop_map(Happening::Disabled),
         1 => (0usize..8, 0i64..3000).prop_map(|(n, by)| Happening::DrainBy(n, by)),
     ]
 }
@@ -108,6 +110,12 @@ fn happen(model: &mut Model, happening: &Happening) {
             if let Some(registration) = world.registrations.get_mut(&name) {
                 registration.online = false;
                 registration.job = None;
+            }
+        }
+        Happening::Disabled(n) => {
+            let name = nth(&world.instances, *n);
+            if let Some(registration) = name.and_then(|n| world.registrations.get_mut(&n)) {
+                registration.enabled = false;
             }
         }
         Happening::Pause(paused) => world.paused = *paused,
@@ -199,6 +207,9 @@ proptest! {
         prop_assert_eq!(instances, registrations, "something is left over");
         for instance in world.instances.values() {
             prop_assert_eq!(Some(instance.image.as_str()), world.image);
+        }
+        for registration in world.registrations.values() {
+            prop_assert!(registration.enabled, "a slot is held by one that gets no jobs");
         }
     }
 }
