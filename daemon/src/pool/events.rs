@@ -141,8 +141,8 @@ pub fn between(old: &PoolStatus, new: &PoolStatus) -> Vec<PoolEvent> {
     }
     match (old.azure.usable, new.azure.usable) {
         (true, false) => tell(EventKind::AzureLost, &new.azure.breaker.last_error),
-        // The first list after the start is no recovery.
-        (false, true) if old.azure.listed_at.is_some() => tell(EventKind::AzureRecovered, ""),
+        // The first list after the start is no recovery; that of new credentials may be one.
+        (false, true) if old.was_seen => tell(EventKind::AzureRecovered, ""),
         _ => {}
     }
     if new.azure.credential == CredentialState::Rejected

@@ -138,3 +138,15 @@ fn troubles_of_the_pool_are_told_when_they_begin_and_when_they_end() {
     moved.image.fingerprint = "def".into();
     assert_eq!(kinds(&good, &moved), ["image-moved"]);
 }
+
+#[test]
+fn azure_is_back_also_by_new_credentials_but_not_for_the_first_time() {
+    let good = pool(Vec::new());
+    let mut bad = good.clone();
+    bad.azure.usable = false;
+    // Of the new way there nothing was listed yet.
+    bad.azure.listed_at = None;
+    assert_eq!(told(&bad, &good), [("azure-recovered", String::new())]);
+    bad.was_seen = false;
+    assert!(told(&bad, &good).is_empty());
+}

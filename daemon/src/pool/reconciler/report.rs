@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::agent::{AgentState, Doing, Drain};
 
-use super::super::azure_link::CredentialState;
+use super::super::azure_link::{AzureView, CredentialState};
 use super::super::ledger::Entry;
 use super::super::plan;
 use super::super::spec::InstanceKind;
-use super::super::status::{AgentStatus, AzureStatus, PassReport, PoolStatus};
+use super::super::status::{AgentStatus, AzureStatus, ImageStatus, PassReport, PoolStatus};
 use super::super::why;
 use super::Reconciler;
 
@@ -24,6 +24,26 @@ fn is_disabled_by_others(entry: &Entry, state: AgentState) -> bool {
         && (entry.was_disabled_by_others || entry.is_disabled_by_others())
 }
 
+/// Returns what is known of Azure. After a reload that changed the way there it is what was known
+/// before, until the new way was tried.
+fn azure_status(view: &AzureView, before: &AzureStatus) -> AzureStatus {
+    if view.list.is_none() && view.breaker.failures == 0 {
+        return before.clone();
+    }
+    AzureStatus {
+        pool_id: view.pool_id,
+        usable: view.usable,
+        credential: view.credential,
+        clock: view.clock,
+        breaker: view.breaker.clone(),
+        listed_at: view.list.as_ref().map(|list| list.at),
+        waiting_jobs: view
+            .list
+            .as_ref()
+            .and_then(|list| u32::try_from(list.waiting_jobs.as_ref()?.len()).ok()),
+    }
+}
+
 impl Reconciler {
     pub(super) fn status(&self, report: PassReport, now: Instant) -> PoolStatus {
         let agents: Vec<AgentStatus> = self
@@ -33,18 +53,7 @@ impl Reconciler {
             .map(|(name, entry)| self.agent_status(name, entry, now))
             .collect();
         let view = self.azure.borrow();
-        let azure = AzureStatus {
-            pool_id: view.pool_id,
-            usable: view.usable,
-            credential: view.credential,
-            clock: view.clock,
-            breaker: view.breaker.clone(),
-            listed_at: view.list.as_ref().map(|list| list.at),
-            waiting_jobs: view
-                .list
-                .as_ref()
-                .and_then(|list| u32::try_from(list.waiting_jobs.as_ref()?.len()).ok()),
-        };
+        let azure = azure_status(&view, &self.publish.borrow().azure);
         let states: Vec<AgentState> = agents.iter().map(|agent| agent.state).collect();
         let wait_reasons = view.list.as_ref().map_or_else(Vec::new, |list| {
             let all = list.agents.values();
@@ -152,10 +161,35 @@ impl Reconciler {
         }
     }
 
+    fn image_problem(&self, image: &ImageStatus) -> Option<String> {
+        let instance = &self.order.spec.instance;
+        if self.order.removed {
+            return None; // Nothing is made for it any more.
+        }
+        if let Some(error) = &self.image_error {
+            return Some(format!("cannot look at image {}: {error}", instance.image));
+        }
+        if !image.fingerprint.is_empty() || self.image_at.is_none() {
+            return None;
+        }
+        let project = match instance.project.as_str() {
+            "default" => String::new(),
+            project => format!(" --project {project}"),
+        };
+        let vm = match instance.kind {
+            InstanceKind::Container => "",
+            InstanceKind::VirtualMachine => " --vm",
+        };
+        Some(format!(
+            "image {0} does not exist in Incus project {1}: run iapctl provision --base \
+             ubuntu/24.04 --target {0}{project}{vm}",
+            instance.image, instance.project
+        ))
+    }
+
     /// Says why the pool is not as wanted, most important first.
     fn problems(&self, status: &PoolStatus) -> Vec<String> {
         let mut problems = Vec::new();
-        let spec = &status.spec;
         if let Some(error) = &self.incus_error {
             problems.push(format!("Incus does not answer: {error}"));
         }
@@ -168,27 +202,7 @@ impl Reconciler {
                 status.azure.breaker.last_error
             ));
         }
-        if let Some(error) = &self.image_error {
-            problems.push(format!(
-                "cannot look at image {}: {error}",
-                spec.instance.image
-            ));
-        } else if status.image.fingerprint.is_empty() && self.image_at.is_some() {
-            let instance = &spec.instance;
-            let project = match instance.project.as_str() {
-                "default" => String::new(),
-                project => format!(" --project {project}"),
-            };
-            let vm = match instance.kind {
-                InstanceKind::Container => "",
-                InstanceKind::VirtualMachine => " --vm",
-            };
-            problems.push(format!(
-                "image {0} does not exist in Incus project {1}: run iapctl provision --base \
-                 ubuntu/24.04 --target {0}{project}{vm}",
-                instance.image, instance.project
-            ));
-        }
+        problems.extend(self.image_problem(&status.image));
         if status.launches.open {
             problems.push(format!(
                 "agents fail to start: {}",
@@ -233,5 +247,26 @@ impl Reconciler {
             ));
         }
         problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_way_to_azure_says_nothing_before_it_was_tried() {
+        let mut before = AzureStatus {
+            usable: true,
+            pool_id: Some(7),
+            ..AzureStatus::default()
+        };
+        let mut view = AzureView::default();
+        assert!(azure_status(&view, &before).usable);
+        before.usable = false;
+        assert!(!azure_status(&view, &before).usable);
+        view.breaker.failures = 1;
+        let failed = azure_status(&view, &before);
+        assert_eq!((failed.usable, failed.pool_id), (false, None));
     }
 }
