@@ -46,6 +46,8 @@ pub mod tag {
     pub const OWNER: &str = "iap.owner";
     /// The pool it belongs to.
     pub const POOL: &str = "iap.pool";
+    /// The Incus project that its instance is in. A pool may move from one to another.
+    pub const PROJECT: &str = "iap.project";
 }
 
 /// How long the doorbell is believed. A job can ring it too; Incus then shows `Ready` for the
@@ -164,10 +166,12 @@ pub struct RegistrationFacts {
     pub online: bool,
     /// The job assigned to it.
     pub job: Option<azure::JobRequest>,
-    /// Values of [`tag::OWNER`] and [`tag::POOL`].
+    /// Values of [`tag::OWNER`], [`tag::POOL`] and [`tag::PROJECT`].
     pub owner: Option<String>,
     /// See `owner`.
     pub pool: Option<String>,
+    /// See `owner`.
+    pub project: Option<String>,
 }
 
 impl RegistrationFacts {
@@ -180,7 +184,16 @@ impl RegistrationFacts {
             job: agent.assigned.clone(),
             owner: agent.capabilities.get(tag::OWNER).cloned(),
             pool: agent.capabilities.get(tag::POOL).cloned(),
+            project: agent.capabilities.get(tag::PROJECT).cloned(),
         }
+    }
+
+    /// Returns whether it is tagged as an agent of this owner's pool in this Incus project. One
+    /// without a project may be in any.
+    pub fn is_of(&self, owner: &str, pool: &str, project: &str) -> bool {
+        self.owner.as_deref() == Some(owner)
+            && self.pool.as_deref() == Some(pool)
+            && self.project.as_deref().is_none_or(|own| own == project)
     }
 
     /// Returns whether nothing runs on it and nothing can.

@@ -2,19 +2,19 @@
 //! their new spec, removed ones drain and end. Also finds the pools that earlier configurations
 //! left behind. Owns every task it starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use iap_common::error::chain;
 
-use crate::agent::key;
 use crate::azure::AzureError;
 use crate::calls::CallObserver;
 use crate::incus::{Instance, Lifecycle, StreamEvent};
@@ -26,6 +26,8 @@ use crate::pool::spec::{AzureSpec, CredentialSpec, DaemonSpec, PoolSpec, RetrySp
 use crate::pool::status::PoolKey;
 use crate::pool::{self, PoolHandle};
 
+mod strays;
+
 /// Instance events after which a pool looks again. Each life of an instance emits many more, our
 /// own calls included.
 const WAKING: [&str; 5] = [
@@ -35,7 +37,8 @@ const WAKING: [&str; 5] = [
     "instance-deleted",
     "instance-renamed",
 ];
-/// Between two looks for pools that earlier configurations left behind, until one worked.
+/// Between two looks for pools that earlier configurations left behind, until all there is was
+/// looked at.
 const STRAYS_RETRY: Duration = Duration::from_secs(10);
 
 /// All pools as of now, in the file's order, those on their way out last.
@@ -43,6 +46,14 @@ pub type Pools = Arc<Vec<PoolHandle>>;
 
 /// Pools with the same one share a link, and so one list.
 type AzureKey = (String, String, CredentialSpec, Option<PathBuf>, Duration);
+
+struct Link {
+    key: AzureKey,
+    link: AzureLink,
+    stop: CancellationToken,
+    /// A list of its agents was looked through for strays since the configuration changed.
+    looked_through: bool,
+}
 
 struct Member {
     handle: PoolHandle,
@@ -59,13 +70,16 @@ pub struct Supervisor {
     specs: watch::Receiver<Arc<DaemonSpec>>,
     pools: watch::Sender<Pools>,
     members: BTreeMap<PoolKey, Member>,
-    links: Vec<(AzureKey, AzureLink, CancellationToken)>,
+    links: Vec<Link>,
     listeners: BTreeMap<String, CancellationToken>,
     events: tokio::sync::mpsc::Sender<ProjectEvent>,
     from_events: tokio::sync::mpsc::Receiver<ProjectEvent>,
     connected: watch::Sender<BTreeMap<String, bool>>,
     tasks: JoinSet<Ended>,
-    strays_found: bool,
+    /// All instances were looked through for strays since the configuration changed.
+    looked_at_instances: bool,
+    /// When that was.
+    changed_at: Instant,
 }
 
 /// What a task says when it ends.
@@ -109,7 +123,8 @@ impl Supervisor {
             from_events,
             connected,
             tasks: JoinSet::new(),
-            strays_found: false,
+            looked_at_instances: false,
+            changed_at: Instant::now(),
         }
     }
 
@@ -118,19 +133,30 @@ impl Supervisor {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), SupervisorError> {
         let spec = Arc::clone(&self.specs.borrow_and_update());
         self.take_spec(&spec, &stop);
-        let mut strays_due = tokio::time::Instant::now();
+        let mut strays_due = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Ok(()) = self.specs.changed() => {
                     let spec = Arc::clone(&self.specs.borrow_and_update());
                     self.take_spec(&spec, &stop);
+                    // What nobody could clean up, or nobody knew of, may have somebody now.
+                    self.looked_at_instances = false;
+                    for link in &mut self.links {
+                        link.looked_through = false;
+                    }
+                    self.changed_at = Instant::now();
+                    strays_due = self.changed_at;
                 }
                 Some(event) = self.from_events.recv() => self.take_event(&event),
                 Some(ended) = self.tasks.join_next() => self.take_end(ended, &stop)?,
-                () = tokio::time::sleep_until(strays_due), if !self.strays_found => {
-                    strays_due += STRAYS_RETRY;
-                    self.look_for_strays(stop.clone());
+                () = tokio::time::sleep_until(strays_due), if self.may_have_strays() => {
+                    strays_due = Instant::now() + STRAYS_RETRY;
+                    if self.looked_at_instances {
+                        self.adopt_registrations(&stop);
+                    } else {
+                        self.look_for_strays(stop.clone());
+                    }
                 }
             }
         }
@@ -154,8 +180,11 @@ impl Supervisor {
                 Ok(())
             }
             Ok(Ended::Strays(instances)) => {
-                if !stop.is_cancelled() && !self.strays_found {
-                    self.adopt_strays(&instances, stop);
+                if !stop.is_cancelled() && !self.looked_at_instances {
+                    self.looked_at_instances = true;
+                    let pools = strays::pools_of_instances(&instances, &self.shared.owner);
+                    self.adopt(pools, stop);
+                    self.adopt_registrations(stop);
                 }
                 Ok(())
             }
@@ -171,11 +200,14 @@ impl Supervisor {
         for pool in &spec.pools {
             wanted.insert(PoolKey::of(pool), Arc::new(pool.clone()));
         }
-        for (key, member) in &self.members {
-            if !wanted.contains_key(key) && !member.orders.borrow().removed {
-                info!(pool = %key.name, project = %key.project, "pool left the configuration");
-                member.orders.send_modify(|order| order.removed = true);
-            }
+        let left: Vec<PoolKey> = self
+            .members
+            .keys()
+            .filter(|key| !wanted.contains_key(key))
+            .cloned()
+            .collect();
+        for key in left {
+            self.remove(key, spec, stop);
         }
         for (key, pool) in wanted {
             match self.link(&pool.azure, stop) {
@@ -190,6 +222,36 @@ impl Supervisor {
         }
         self.drop_unused();
         self.publish();
+    }
+
+    /// Tells a pool that is not configured any more to empty itself, with a credential that is.
+    fn remove(&mut self, key: PoolKey, spec: &DaemonSpec, stop: &CancellationToken) {
+        let Some(member) = self.members.get(&key) else {
+            return;
+        };
+        let Order {
+            spec: old,
+            removed,
+            mut link,
+        } = member.orders.borrow().clone();
+        if !removed {
+            info!(pool = %key.name, project = %key.project, "pool left the configuration");
+        }
+        let mut own = PoolSpec::clone(&old);
+        if let Some(like) = strays::serving(&spec.pools, &key, Some(&old.azure.credential)) {
+            let azure = AzureSpec {
+                pool: key.azure_pool.clone(),
+                ..like.azure.clone()
+            };
+            match self.link(&azure, stop) {
+                Ok(found) => (link, own.azure) = (found, azure),
+                Err(error) => warn!(
+                    pool = %key.name, error = %chain(&error),
+                    "cannot set up Azure client, the former one stays"
+                ),
+            }
+        }
+        self.place(key, Arc::new(own), link, true, stop);
     }
 
     fn projects(&self) -> Vec<String> {
@@ -259,20 +321,24 @@ impl Supervisor {
             azure.ca_file.clone(),
             azure.poll_interval,
         );
-        let found = self.links.iter().find(|(old, ..)| *old == key);
-        if let Some((_, link, _)) = found {
-            return Ok(link.clone());
+        if let Some(found) = self.links.iter().find(|link| link.key == key) {
+            return Ok(found.link.clone());
         }
         // Azure counts by credential, so all links of one share its client and its pauses.
         let same = |old: &AzureKey| (&old.0, &old.2, &old.3) == (&key.0, &key.2, &key.3);
-        let client = match self.links.iter().find(|(old, ..)| same(old)) {
-            Some((_, link, _)) => link.azure().clone(),
+        let client = match self.links.iter().find(|link| same(&link.key)) {
+            Some(found) => found.link.azure().clone(),
             None => azure_client::new(azure, Arc::clone(&self.azure_calls))?,
         };
         let (link, poller) = AzureLink::new(client, &azure.pool, azure.poll_interval);
-        let stop_link = stop.child_token();
-        self.spawn_poller(poller, &azure.pool, stop_link.clone());
-        self.links.push((key, link.clone(), stop_link));
+        let stop = stop.child_token();
+        self.spawn_poller(poller, &azure.pool, stop.clone());
+        self.links.push(Link {
+            key,
+            link: link.clone(),
+            stop,
+            looked_through: false,
+        });
         Ok(link)
     }
 
@@ -290,7 +356,7 @@ impl Supervisor {
     /// Ends pollers and listeners that no pool needs any more.
     fn drop_unused(&mut self) {
         let members = &self.members;
-        self.links.retain(|(_, link, stop)| {
+        self.links.retain(|Link { link, stop, .. }| {
             let used = members
                 .values()
                 .any(|member| member.orders.borrow().link.is(link));
@@ -305,6 +371,12 @@ impl Supervisor {
                 stop.cancel();
             }
             used
+        });
+        let listeners = &self.listeners;
+        self.connected.send_if_modified(|all| {
+            let before = all.len();
+            all.retain(|project, _| listeners.contains_key(project));
+            all.len() != before
         });
     }
 
@@ -339,6 +411,9 @@ impl Supervisor {
     }
 
     fn take_event(&self, ProjectEvent { project, event }: &ProjectEvent) {
+        if !self.listeners.contains_key(project) {
+            return; // It waited while its listener was dropped.
+        }
         let members = self
             .members
             .iter()
@@ -389,46 +464,65 @@ impl Supervisor {
         });
     }
 
-    /// Begins a draining pool for each group of instances that no configured pool owns.
-    fn adopt_strays(&mut self, instances: &[Instance], stop: &CancellationToken) {
-        self.strays_found = true;
+    fn may_have_strays(&self) -> bool {
+        !self.looked_at_instances || self.links.iter().any(|link| !link.looked_through)
+    }
+
+    /// Looks through the Azure lists that there are for registrations that no pool takes care of.
+    /// What becomes of them is for a pool's task to judge, as with any other.
+    fn adopt_registrations(&mut self, stop: &CancellationToken) {
+        let known: BTreeSet<PoolKey> = self.members.keys().cloned().collect();
+        let mut pools = BTreeSet::new();
+        for link in &mut self.links {
+            let view = link.link.view();
+            let list = view
+                .list
+                .as_ref()
+                .filter(|list| list.began >= self.changed_at);
+            let (Some(list), false) = (list, link.looked_through) else {
+                continue;
+            };
+            link.looked_through = true;
+            let azure = (link.key.0.as_str(), link.key.1.as_str());
+            let project = known
+                .iter()
+                .find(|pool| (pool.azure_url.as_str(), pool.azure_pool.as_str()) == azure);
+            let Some(PoolKey { project, .. }) = project else {
+                continue; // Nobody uses it any more.
+            };
+            pools.extend(strays::pools_of_registrations(
+                &list.agents,
+                &self.shared.owner,
+                azure,
+                project,
+                &known,
+            ));
+        }
+        self.adopt(pools, stop);
+    }
+
+    /// Begins a draining pool for each that has something left and is not there.
+    fn adopt(&mut self, pools: BTreeSet<PoolKey>, stop: &CancellationToken) {
         let specs = Arc::clone(&self.specs.borrow());
-        for instance in instances {
-            let value = |key: &str| instance.config.get(key).map(String::as_str);
-            let (Some(owner), Some(name)) = (value(key::OWNER), value(key::POOL)) else {
-                continue;
-            };
-            if owner != &*self.shared.owner {
-                continue;
-            }
-            let stray = PoolKey {
-                name: name.to_owned(),
-                project: instance.project.clone(),
-                azure_url: value(key::AZURE_URL).unwrap_or_default().to_owned(),
-                azure_pool: value(key::AZURE_POOL).unwrap_or_default().to_owned(),
-            };
+        for stray in pools {
             if self.members.contains_key(&stray) {
                 continue;
             }
-            let Some(like) = specs
-                .pools
-                .iter()
-                .find(|pool| pool.azure.url == stray.azure_url)
-            else {
+            let Some(like) = strays::serving(&specs.pools, &stray, None) else {
                 warn!(
-                    agent = %instance.name, pool = name, url = %stray.azure_url,
-                    "an agent of a removed pool was found, and no configured pool has a \
-                     credential for its Azure organisation: it finishes by itself, and its \
-                     registration stays"
+                    pool = %stray.name, project = %stray.project, url = %stray.azure_url,
+                    "agents of a removed pool were found, and no configured pool has a \
+                     credential for their Azure organisation: they finish by themselves, and \
+                     their registrations stay"
                 );
                 continue;
             };
-            info!(pool = name, project = %stray.project, "found agents of a removed pool");
+            info!(pool = %stray.name, project = %stray.project, "found agents of a removed pool");
             let mut spec = like.clone();
-            spec.name = stray.name.clone();
+            spec.name.clone_from(&stray.name);
             spec.agent_count = 0;
-            spec.azure.pool = stray.azure_pool.clone();
-            spec.instance.project = stray.project.clone();
+            spec.azure.pool.clone_from(&stray.azure_pool);
+            spec.instance.project.clone_from(&stray.project);
             match self.link(&spec.azure, stop) {
                 Ok(link) => self.place(stray, Arc::new(spec), link, true, stop),
                 Err(error) => warn!(error = %chain(&error), "cannot set up Azure client"),

@@ -10,6 +10,7 @@ mod reconcile {
     mod failing_agents;
     mod ghosts;
     mod kills;
+    mod moves;
     mod neighbours;
     mod pauses;
     mod world;

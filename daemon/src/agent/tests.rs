@@ -22,6 +22,7 @@ fn registration(online: bool, busy: bool) -> RegistrationFacts {
         job: busy.then(azure::JobRequest::default),
         owner: None,
         pool: None,
+        project: None,
     }
 }
 

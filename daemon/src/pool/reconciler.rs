@@ -7,7 +7,7 @@
 //!                                                                  └─► PoolStatus
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -165,6 +165,9 @@ pub struct Reconciler {
     image_at: Option<Instant>,
     /// When agents with a job ended that have no successor yet.
     vacancies: VecDeque<Instant>,
+    /// When there was an instance or an action last. Something may be registered since, of which
+    /// only a later list tells.
+    alive_at: Option<Instant>,
     passes: u64,
     failed: usize,
 }
@@ -179,6 +182,7 @@ impl Reconciler {
         publish: watch::Sender<Arc<PoolStatus>>,
     ) -> Self {
         let order = orders.borrow_and_update().clone();
+        let removed = order.removed;
         Self {
             azure: order.link.watch(),
             spec_hash: order.spec.spec_hash(),
@@ -209,6 +213,8 @@ impl Reconciler {
             image_error: None,
             image_at: None,
             vacancies: VecDeque::new(),
+            // Something was found of a pool that begins its life removed.
+            alive_at: removed.then(Instant::now),
             passes: 0,
             failed: 0,
         }
@@ -284,6 +290,7 @@ impl Reconciler {
         match done {
             Ok(done) => {
                 self.is_stale = true;
+                self.alive_at = Some(Instant::now());
                 self.ended(done);
             }
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -364,6 +371,9 @@ impl Reconciler {
             elapsed = ?took,
             "pass"
         );
+        if !self.has_no_instance() {
+            self.alive_at = Some(Instant::now());
+        }
         let report = PassReport {
             number: self.passes,
             trigger: trigger.as_str(),
@@ -420,7 +430,8 @@ impl Reconciler {
                     && state != AgentState::Busy)
                 || (entry.instance.is_none() && entry.deregistered_at.is_some())
         });
-        if waiting {
+        // So is the list that shows that nothing is left.
+        if waiting || (self.order.removed && self.has_no_instance()) {
             self.order.link.hurry();
         }
     }
@@ -441,15 +452,19 @@ impl Reconciler {
         })
     }
 
+    /// Nothing is left of a removed pool, and nothing can turn up any more.
     fn is_finished(&self) -> bool {
+        let listed = self.seen.registrations.as_ref().map(|list| list.began);
         self.order.removed
-            && self.in_flight.is_empty()
+            && self.has_no_instance()
             && self
-                .seen
-                .instances
-                .as_ref()
-                .is_some_and(std::collections::BTreeMap::is_empty)
+                .alive_at
+                .is_none_or(|at| listed.is_some_and(|began| began > at))
             && self.ledger.iter().all(|(_, entry)| entry.is_gone())
+    }
+
+    fn has_no_instance(&self) -> bool {
+        self.in_flight.is_empty() && self.seen.instances.as_ref().is_some_and(BTreeMap::is_empty)
     }
 
     /// Lets actions in hand end, and begins no other. Agents keep running.

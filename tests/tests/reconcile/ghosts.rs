@@ -56,7 +56,6 @@ async fn a_ghost_of_ours_is_swept_after_its_grace_and_no_other() -> anyhow::Resu
     let owner = owner(&host).await?;
     for (name, owner, pool) in [
         ("ghost-owner", "somebody-else", host.pool.as_str()),
-        ("ghost-pool", owner.as_str(), "another-pool"),
         ("ghost-ours", owner.as_str(), host.pool.as_str()),
     ] {
         ghost(&host, name, owner, pool).await?;
@@ -70,10 +69,8 @@ async fn a_ghost_of_ours_is_swept_after_its_grace_and_no_other() -> anyhow::Resu
     );
     wait::never("a ghost of another went", GRACE * 2, async || {
         let left = host.registrations();
-        let both = ["ghost-owner", "ghost-pool"]
-            .iter()
-            .all(|name| left.iter().any(|n| n == name));
-        Ok((!both || left.len() != 3).then_some(left))
+        let is_there = left.iter().any(|name| name == "ghost-owner");
+        Ok((!is_there || left.len() != 2).then_some(left))
     })
     .await
 }
@@ -107,4 +104,49 @@ async fn an_agent_of_ours_online_elsewhere_suspends_the_sweep() -> anyhow::Resul
     wait_swept(&host, &clone).await?;
     settled(&host, 1).await?;
     no_problem(&host).await
+}
+
+/// Waits until the daemon tells of the configured pool and of no other.
+async fn wait_alone(host: &Host) -> anyhow::Result<()> {
+    wait::until("no other pool to be left", SOON, async || {
+        let request = v1::ListPoolsRequest::default();
+        let answer = host.pool_service().await?.list_pools(request).await?;
+        let names: Vec<String> = answer
+            .into_inner()
+            .pools
+            .into_iter()
+            .map(|p| p.name)
+            .collect();
+        Ok((names == [host.pool.as_str()]).then_some(()))
+    })
+    .await
+    .map_err(|error| error.context(host.log()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ghosts_of_a_pool_that_left_while_nobody_looked_are_swept_after_their_grace()
+-> anyhow::Result<()> {
+    let mut host = settled_host(1).await?;
+    let owner = owner(&host).await?;
+    host.stop_daemon().await?;
+    ghost(&host, "ghost-left", &owner, "left-the-config").await?;
+    ghost(&host, "ghost-owner", "somebody-else", "left-the-config").await?;
+    let began = std::time::Instant::now();
+    host.start_daemon().await?;
+    wait_swept(&host, "ghost-left").await?;
+    assert!(
+        began.elapsed() >= GRACE,
+        "swept after {:?}",
+        began.elapsed()
+    );
+    wait_alone(&host).await?;
+
+    // The same after a reload.
+    ghost(&host, "ghost-later", &owner, "left-later").await?;
+    host.write_config(2)?;
+    host.signal(nix::sys::signal::Signal::SIGHUP)?;
+    wait_swept(&host, "ghost-later").await?;
+    wait_alone(&host).await?;
+    assert!(host.registrations().contains(&"ghost-owner".to_owned()));
+    Ok(())
 }

@@ -288,6 +288,10 @@ fn tags(context: &Context) -> std::collections::BTreeMap<String, String> {
     std::collections::BTreeMap::from([
         (tag::OWNER.to_owned(), context.owner.to_string()),
         (tag::POOL.to_owned(), context.spec.name.clone()),
+        (
+            tag::PROJECT.to_owned(),
+            context.spec.instance.project.clone(),
+        ),
     ])
 }
 

@@ -11,6 +11,7 @@ fn registration(online: bool) -> RegistrationFacts {
         job: None,
         owner: None,
         pool: None,
+        project: None,
     }
 }
 

@@ -82,6 +82,7 @@ impl World {
             job: busy.then(JobRequest::default),
             owner: None,
             pool: None,
+            project: None,
         };
         self.registrations.insert(name.into(), facts);
     }

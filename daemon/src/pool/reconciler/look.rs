@@ -43,7 +43,13 @@ impl Reconciler {
 
     async fn list_instances(&mut self, project: &incus::Project) {
         let began = Instant::now();
-        match project.instances().await {
+        let listed = match project.instances().await {
+            // Incus deletes no project that has instances: of a pool that left with its project,
+            // none is left.
+            Err(error) if self.order.removed && error.is_not_found() => Ok(Vec::new()),
+            listed => listed,
+        };
+        match listed {
             Ok(instances) => {
                 let name = &self.order.spec.name;
                 if self.incus_error.take().is_some() {
@@ -130,8 +136,8 @@ impl Reconciler {
     }
 
     fn concerns_us(&self, name: &str, facts: &RegistrationFacts) -> bool {
-        let tagged = facts.owner.as_deref() == Some(&*self.shared.owner)
-            && facts.pool.as_deref() == Some(&*self.order.spec.name);
+        let spec = &self.order.spec;
+        let tagged = facts.is_of(&self.shared.owner, &spec.name, &spec.instance.project);
         // Tags are lost when the agent's own report replaces them; its id is not.
         let known = self
             .ledger
