@@ -8,6 +8,8 @@
 //!                                └──────────┴─► Unknown ─► Stopping ─► ...
 //! ```
 //!
+//! One that is kept for debugging is `Kept` from its end until its instance is removed.
+//!
 //! This module knows the names of the facts and how states follow from them. It does no I/O and
 //! reads no clock.
 
@@ -19,6 +21,10 @@ use tokio::time::Instant;
 
 use crate::azure;
 use crate::incus;
+
+mod keep;
+
+pub use keep::Keep;
 
 /// Instance configuration keys. Guests can read them: no secrets.
 pub mod key {
@@ -36,6 +42,14 @@ pub mod key {
     pub const AZURE_POOL: &str = "user.iapd.azure-pool";
     /// The wish to finish and go: see [`super::Drain`].
     pub const DRAIN: &str = "user.iapd.drain";
+    /// When an instance that is kept for debugging goes, RFC 3339: see [`super::Keep`].
+    pub const KEEP_UNTIL: &str = "user.iapd.keep-until";
+    /// Why it is kept.
+    pub const KEEP_REASON: &str = "user.iapd.keep-reason";
+    /// Who asked for it; empty for the pool's policy.
+    pub const KEEP_BY: &str = "user.iapd.keep-by";
+    /// Since when its agent has ended, RFC 3339.
+    pub const KEPT_SINCE: &str = "user.iapd.kept-since";
     /// Fingerprint of the image it was made from, written by Incus.
     pub const BASE_IMAGE: &str = "volatile.base_image";
 }
@@ -125,6 +139,8 @@ pub struct InstanceFacts {
     pub azure_agent_id: Option<i64>,
     /// Value of [`key::DRAIN`].
     pub drain: Drain,
+    /// The wish that it stays for debugging.
+    pub keep: Option<Keep>,
     /// Fingerprint of its image.
     pub image: String,
     /// By Incus's clock; for people only.
@@ -144,6 +160,7 @@ impl InstanceFacts {
             spec: value(key::SPEC).unwrap_or_default().to_owned(),
             azure_agent_id: value(key::AZURE_AGENT_ID).and_then(|id| id.parse().ok()),
             drain: Drain::parse(value(key::DRAIN)),
+            keep: Keep::read(value),
             image: value(key::BASE_IMAGE).unwrap_or_default().to_owned(),
             created_at: instance.created_at,
             // What Incus says where there is no cluster.
@@ -152,6 +169,13 @@ impl InstanceFacts {
                 .cloned()
                 .unwrap_or_default(),
         }
+    }
+}
+
+impl InstanceFacts {
+    /// Returns whether its agent has ended and it stays for debugging.
+    pub fn is_kept(&self) -> bool {
+        self.keep.as_ref().is_some_and(Keep::has_ended)
     }
 }
 
@@ -225,6 +249,8 @@ pub enum AgentState {
     Unknown,
     /// Refuses to be deleted.
     Stuck,
+    /// Its agent has ended; its instance stays for a while, for debugging.
+    Kept,
 }
 
 impl AgentState {
@@ -254,6 +280,7 @@ impl AgentState {
             Self::Deregistering => "deregistering",
             Self::Unknown => "unknown",
             Self::Stuck => "stuck",
+            Self::Kept => "kept",
         }
     }
 }
@@ -273,6 +300,8 @@ pub enum Doing {
     Deregister,
     /// Writing to its instance's configuration, or answering its doorbell.
     Note,
+    /// Making its instance stay.
+    Keep,
 }
 
 /// Everything a state follows from.
@@ -307,6 +336,9 @@ pub fn state(evidence: &Evidence<'_>) -> AgentState {
     }
     if evidence.doing == Some(Doing::Remove) {
         return AgentState::Stopping;
+    }
+    if instance.is_kept() {
+        return AgentState::Kept;
     }
     let busy = evidence.registration.is_some_and(|r| r.job.is_some());
     match instance.status {

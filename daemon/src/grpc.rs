@@ -37,6 +37,7 @@ mod ended_log;
 mod events;
 mod history;
 mod intents;
+mod keep;
 mod peer;
 mod pool;
 mod provision;

@@ -39,6 +39,7 @@ struct Counts {
     leaving: u32,
     troubled: u32,
     outdated: u32,
+    kept: u32,
 }
 
 #[derive(Serialize, PartialEq, Clone)]
@@ -112,6 +113,7 @@ impl From<v1::AgentCounts> for Counts {
             leaving,
             troubled,
             outdated,
+            kept,
         } = counts;
         Self {
             busy,
@@ -120,6 +122,7 @@ impl From<v1::AgentCounts> for Counts {
             leaving,
             troubled,
             outdated,
+            kept,
         }
     }
 }
@@ -272,6 +275,7 @@ impl Row for Pool {
             number("IDLE"),
             number("START"),
             number("LEAVING"),
+            number("KEPT"),
             number("WANT"),
             column("IMAGE"),
             number("OUTDATED"),
@@ -302,6 +306,7 @@ impl Row for Pool {
             counts.idle.to_string(),
             counts.starting.to_string(),
             counts.leaving.to_string(),
+            counts.kept.to_string(),
             self.wanted.to_string(),
             self.image
                 .as_ref()
@@ -353,14 +358,15 @@ impl Show for Pool {
             (
                 "agents",
                 format!(
-                    "{} wanted: {} busy, {} idle, {} starting, {} leaving, {} troubled; {} outdated",
+                    "{} wanted: {} busy, {} idle, {} starting, {} leaving, {} troubled; {} outdated, {} kept",
                     self.wanted,
                     counts.busy,
                     counts.idle,
                     counts.starting,
                     counts.leaving,
                     counts.troubled,
-                    counts.outdated
+                    counts.outdated,
+                    counts.kept
                 ),
             ),
         ];

@@ -10,6 +10,7 @@ fn instance(status: incus::Status, marked: bool) -> InstanceFacts {
         drain: Drain::No,
         image: "i".into(),
         created_at: None,
+        keep: None,
         location: String::new(),
     }
 }

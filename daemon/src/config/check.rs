@@ -100,6 +100,11 @@ fn key_text(name: &Value) -> Option<String> {
 }
 
 fn check_array(schema: &Json, value: &mut Value, key: &str, report: &mut Report<'_>) -> bool {
+    if takes_one(schema) && !matches!(value, Value::Sequence(_)) {
+        let fits = check(&schema["items"], value, key, report);
+        *value = Value::Sequence(vec![std::mem::take(value)]);
+        return fits;
+    }
     let Value::Sequence(items) = value else {
         let found = found(schema, value, key, report);
         report.error(key, format!("must be a list, not {found}"));
@@ -120,9 +125,22 @@ fn check_array(schema: &Json, value: &mut Value, key: &str, report: &mut Report<
     all_fit
 }
 
+/// Whether a list may be written as its only item.
+fn takes_one(schema: &Json) -> bool {
+    let types = schema["type"].as_array();
+    types.is_some_and(|types| types.iter().any(|name| name == "string"))
+}
+
 fn check_string(schema: &Json, value: &mut Value, key: &str, report: &mut Report<'_>) -> bool {
     match value {
-        Value::String(_) => true,
+        Value::String(text) => match schema["enum"].as_array() {
+            Some(words) if !words.iter().any(|word| word == text.as_str()) => {
+                let words: Vec<&str> = words.iter().filter_map(Json::as_str).collect();
+                report.error(key, format!("must be one of {}", words.join(", ")));
+                false
+            }
+            _ => true,
+        },
         // `1.10` or `yes` without quotes: the text is meant, as it stands.
         Value::Number(_) | Value::Bool(_) => {
             let text = report.places.text(key).unwrap_or_default().to_owned();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::pool::names::{agent_name_stem, new_agent_name};
 use crate::pool::spec::{
-    CredentialSpec, DaemonSpec, InstanceKind, InstanceSpec, PoolSpec, ProofSpec,
+    CredentialSpec, DaemonSpec, InstanceKind, InstanceSpec, KeepSpec, PoolSpec, ProofSpec,
 };
 
 use super::duration::format as duration;
@@ -50,7 +50,7 @@ pub fn describe(spec: &DaemonSpec) -> String {
     text
 }
 
-fn pool_lines(pool: &PoolSpec) -> [(&'static str, String); 7] {
+fn pool_lines(pool: &PoolSpec) -> Vec<(&'static str, String)> {
     let stem = agent_name_stem(&pool.name, &pool.agent_prefix);
     // Any id will do; the same one each time keeps the output stable.
     let example = new_agent_name(&stem, &mut fastrand::Rng::with_seed(1));
@@ -74,7 +74,7 @@ fn pool_lines(pool: &PoolSpec) -> [(&'static str, String); 7] {
     };
     let startup = duration(pool.startup_grace);
     let offline = duration(pool.offline_grace);
-    [
+    let mut lines = vec![
         (
             "agents",
             format!("{}, named {stem}-..., such as {example}", pool.agent_count),
@@ -94,7 +94,16 @@ fn pool_lines(pool: &PoolSpec) -> [(&'static str, String); 7] {
             "graces",
             format!("{startup} to come online, {offline} offline"),
         ),
-    ]
+    ];
+    lines.extend(pool.keep.as_ref().map(|keep| ("keeps", kept(keep))));
+    lines
+}
+
+/// Says which agents are kept for debugging: `job-failed, for 2h, at most 1`.
+pub(super) fn kept(keep: &KeepSpec) -> String {
+    let when: Vec<&str> = keep.when.iter().map(|when| when.as_str()).collect();
+    let (when, ttl) = (when.join(" and "), duration(keep.ttl));
+    format!("{when}, for {ttl}, at most {}", keep.max)
 }
 
 /// Says what a credential is and where, in a few words.

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::pool::spec::{DaemonSpec, PoolSpec};
 
-use super::describe::count;
+use super::describe::{count, kept};
 use super::duration::format as duration;
 
 /// Returns a line for each thing that differs; none when nothing does.
@@ -76,6 +76,8 @@ fn diff_pool(old: &PoolSpec, new: &PoolSpec, lines: &mut Vec<String>) {
     ] {
         change(what, &duration(from), &duration(to));
     }
+    let keeps = |pool: &PoolSpec| pool.keep.as_ref().map_or_else(|| "none".to_owned(), kept);
+    change("kept for debugging:", &keeps(old), &keeps(new));
     let (from, to) = (old.spec_hash(), new.spec_hash());
     if from != to {
         lines.push(format!(

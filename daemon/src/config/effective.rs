@@ -9,8 +9,8 @@ use crate::pool::spec::{CredentialSpec, DaemonSpec, InstanceKind, PoolSpec, Proo
 
 use super::duration::format;
 use super::file::{
-    Azure, Daemon, DurationText, File, History, Incus, Instance, Listener, ManagedIdentity, Pool,
-    ServicePrincipal, Socket, WorkloadIdentity,
+    Azure, Daemon, DurationText, File, History, Incus, Instance, Keep, KeepWhenTexts, Listener,
+    ManagedIdentity, Pool, ServicePrincipal, Socket, WorkloadIdentity,
 };
 use super::secrets::names_a_secret;
 
@@ -80,6 +80,16 @@ fn pool(spec: &PoolSpec) -> Pool {
                 .map(|(name, value)| masked(name, value))
                 .collect(),
         ),
+        keep: spec.keep.as_ref().map(|keep| Keep {
+            when: Some(KeepWhenTexts(
+                keep.when
+                    .iter()
+                    .map(|when| when.as_str().to_owned())
+                    .collect(),
+            )),
+            ttl: Some(duration(keep.ttl)),
+            max: Some(keep.max),
+        }),
         azure: Some(Azure {
             url: Some(spec.azure.url.clone()),
             pool: Some(spec.azure.pool.clone()),

@@ -12,6 +12,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::pool::spec::KeepWhen;
+
 /// Configuration of iapd, the daemon that keeps pools of Azure Pipelines agents in Incus.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -60,12 +62,57 @@ pub(super) struct Pool {
     /// Environment of the agent and its jobs. Azure publishes it to everyone who may see the agent:
     /// no place for secrets.
     pub(super) env: Option<BTreeMap<String, String>>,
+    /// Agents to keep for debugging when they end. None unless given.
+    pub(super) keep: Option<Keep>,
     /// The organisation and its agent pool.
     #[schemars(required)]
     pub(super) azure: Option<Azure>,
     /// What its instances are made of.
     #[schemars(required)]
     pub(super) incus: Option<Instance>,
+}
+
+/// Agents to keep for debugging when they end: with their files, out of service, for a while.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Keep {
+    /// Which: those whose job failed (`job-failed`), those that never came online
+    /// (`never-online`), or a list of both.
+    #[schemars(required)]
+    pub(super) when: Option<KeepWhenTexts>,
+    /// How long.
+    #[schemars(extend("default" = "2h"))]
+    pub(super) ttl: Option<DurationText>,
+    /// At most so many at a time; further ones end as usual.
+    #[schemars(range(min = 1, max = 100), extend("default" = 1))]
+    pub(super) max: Option<u32>,
+}
+
+/// One or several words for how an agent ended. The checker makes a list of a single one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct KeepWhenTexts(pub(super) Vec<String>);
+
+impl JsonSchema for KeepWhenTexts {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "KeepWhen".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let words = KeepWhen::ALL.map(KeepWhen::as_str);
+        json_schema!({
+            "type": ["array", "string"],
+            "items": {"type": "string", "enum": words},
+            "minItems": 1,
+            // Of a single word, since `enum` would hold of a list as well.
+            "pattern": format!("^({})$", words.join("|")),
+            "examples": ["job-failed", words],
+        })
+    }
 }
 
 /// An Azure DevOps organisation, its agent pool, and the credential for it.

@@ -90,10 +90,12 @@ impl<'a> Report<'a> {
         ));
     }
 
-    /// Returns whether an error in the value of `key` was noted: its value was dropped, and what
-    /// follows from that needs no words.
+    /// Returns whether an error in the value of `key`, or in an item of it, was noted: its value was
+    /// dropped, and what follows from that needs no words.
     pub(super) fn has_error(&self, key: &str) -> bool {
-        self.errors.iter().any(|problem| problem.key == key)
+        let is_in = |rest: &str| rest.is_empty() || rest.starts_with('[');
+        let mut keys = self.errors.iter().map(|problem| &problem.key);
+        keys.any(|wrong| wrong.strip_prefix(key).is_some_and(is_in))
     }
 
     /// Ends the collection: the warnings, or every error in the file's order.

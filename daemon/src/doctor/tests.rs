@@ -42,6 +42,7 @@ pub(super) fn pool(name: &str) -> PoolSpec {
         },
         reconcile_interval: Duration::from_secs(5),
         reaper_interval: Duration::from_secs(60),
+        keep: None,
     }
 }
 
@@ -112,6 +113,7 @@ pub(super) fn agent(name: &str, state: AgentState) -> AgentStatus {
         online: None,
         enabled: true,
         disabled_by_others: false,
+        keep: None,
         location: String::new(),
     }
 }

@@ -234,7 +234,10 @@ impl AgentService for Services {
             self.audit(&asker, command, target, drained)?;
         }
         let mut agents = self.agents(&request.pool, names);
-        agents.retain(|agent| agent.state() != v1::AgentState::Foreign);
+        agents.retain(|agent| {
+            let state = agent.state();
+            state != v1::AgentState::Foreign && state != v1::AgentState::Kept
+        });
         Ok(Response::new(v1::DrainAgentsResponse { agents }))
     }
 
@@ -259,6 +262,22 @@ impl AgentService for Services {
             .map_err(status::command);
         self.audit(&asker, "agents reap", target, reaped)?;
         Ok(Response::new(v1::ReapAgentResponse {}))
+    }
+
+    async fn keep_agent(
+        &self,
+        request: Request<v1::KeepAgentRequest>,
+    ) -> Result<Response<v1::KeepAgentResponse>, Status> {
+        let answer = self.keep(request).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn release_agent(
+        &self,
+        request: Request<v1::ReleaseAgentRequest>,
+    ) -> Result<Response<v1::ReleaseAgentResponse>, Status> {
+        let answer = self.release(request).await?;
+        Ok(Response::new(answer))
     }
 
     type StreamAgentLogStream = LogStream;

@@ -99,6 +99,7 @@ fn counts(agents: &[AgentStatus]) -> v1::AgentCounts {
         counts.outdated += u32::from(agent.outdated);
         match agent.state {
             AgentState::Unknown | AgentState::Stuck => counts.troubled += 1,
+            AgentState::Kept => counts.kept += 1,
             AgentState::Busy => counts.busy += 1,
             AgentState::Finishing | AgentState::Stopping | AgentState::Deregistering => {
                 counts.leaving += 1;
@@ -172,6 +173,7 @@ pub(super) fn agent(pool: &PoolStatus, agent: &AgentStatus) -> v1::Agent {
         AgentState::Deregistering => v1::AgentState::Deregistering,
         AgentState::Unknown => v1::AgentState::Unknown,
         AgentState::Stuck => v1::AgentState::Stuck,
+        AgentState::Kept => v1::AgentState::Kept,
     };
     let azure_status = match agent.online {
         Some(true) => "online",
@@ -195,6 +197,12 @@ pub(super) fn agent(pool: &PoolStatus, agent: &AgentStatus) -> v1::Agent {
         project: pool.spec.instance.project.clone(),
         location: agent.location.clone(),
         drain_deadline: agent.leave_by.map(timestamp),
+        keep: agent.keep.as_ref().map(|keep| v1::Keep {
+            until: Some(timestamp(keep.until)),
+            reason: keep.reason.clone(),
+            user: keep.by.clone(),
+            since: keep.since.map(timestamp),
+        }),
     }
 }
 

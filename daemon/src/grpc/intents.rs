@@ -43,13 +43,19 @@ pub(super) fn count(count: u32) -> Result<u32, Status> {
     Ok(count)
 }
 
-/// Makes a pause of a request.
-pub(super) fn pause(reason: String, until: Option<Timestamp>) -> Result<Pause, Status> {
+/// Checks a reason for people.
+pub(super) fn check_reason(reason: &str) -> Result<(), Status> {
     if reason.len() > LONGEST_REASON {
         return Err(status::bad_request(format!(
             "a reason has at most {LONGEST_REASON} bytes"
         )));
     }
+    Ok(())
+}
+
+/// Makes a pause of a request.
+pub(super) fn pause(reason: String, until: Option<Timestamp>) -> Result<Pause, Status> {
+    check_reason(&reason)?;
     Ok(Pause {
         reason,
         who: Who::default(),

@@ -77,6 +77,21 @@ pub(super) fn command(error: CommandError) -> Status {
                 Some(hint.into()),
             )
         }
+        CommandError::Kept(name) => {
+            let hint = format!("let it go: iapctl agents release {name}");
+            let code = Code::FailedPrecondition;
+            status(code, "AGENT_KEPT", message, Some(hint))
+        }
+        CommandError::NotKept(_) => {
+            let hint = "keep it: iapctl agents keep AGENT --for 2h";
+            let code = Code::FailedPrecondition;
+            status(code, "AGENT_NOT_KEPT", message, Some(hint.into()))
+        }
+        CommandError::CannotKeep(..) => {
+            let hint = "those that are starting, idle, busy, unknown or kept can be";
+            let code = Code::FailedPrecondition;
+            status(code, "CANNOT_KEEP", message, Some(hint.into()))
+        }
         CommandError::Failed(_) => status(Code::Internal, "FAILED", message, None),
         CommandError::PoolGone => status(Code::NotFound, "POOL_GONE", message, None),
     }

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs as root when the agent's unit has ended, however it ended; the machine powers off after it.
-# Writes down how it ended, rings the host, and gives it a moment to say that it has seen it.
+# Writes down how it ended, rings the host, and gives it a moment to say that it has seen it, or
+# that the machine is to be kept.
 umask 022
 mkdir -p /run/iapd
 rm -f /run/iapd/verdict
@@ -21,8 +22,19 @@ elif command -v perl >/dev/null 2>&1; then
 fi
 
 tries=100
-while [ "$tries" -gt 0 ] && [ ! -e /run/iapd/verdict ]; do
+while [ "$tries" -gt 0 ] && [ ! -s /run/iapd/verdict ]; do
   sleep 0.05
   tries=$((tries - 1))
 done
+
+# The unit powers the machine off after this script: so that it ends however the agent ends, and
+# whatever becomes of this script. Only a reload takes that from a unit that is about to end; it
+# was seen to work in this very state. Where it does not, the machine powers off and is kept all
+# the same: the host has seen to it that it is not deleted then.
+if [ "$(cat /run/iapd/verdict 2>/dev/null)" = keep ]; then
+  drop_ins=/run/systemd/system/iapd-agent.service.d
+  mkdir -p "$drop_ins" &&
+    printf '[Unit]\nSuccessAction=none\nFailureAction=none\n' >"$drop_ins/keep.conf" &&
+    systemctl daemon-reload
+fi
 exit 0

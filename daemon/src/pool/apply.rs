@@ -16,6 +16,7 @@ use super::spec::PoolSpec;
 
 pub mod evidence;
 mod instance;
+pub mod keep;
 pub mod launch;
 pub mod leave;
 pub mod note;

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::agent::Drain;
+use crate::agent::{Drain, Keep};
 
 /// Who asks, for the log.
 #[derive(Debug, Clone)]
@@ -49,6 +49,26 @@ pub enum PoolCommand {
         /// Answered when its instance is gone.
         reply: oneshot::Sender<Result<(), CommandError>>,
     },
+    /// An agent shall be kept for debugging when it has ended, or be kept longer.
+    Keep {
+        /// The agent.
+        name: String,
+        /// Until when, and why; without a reason the former one stands.
+        keep: Keep,
+        /// Who asks.
+        asker: Asker,
+        /// Answered when the wish is on the instance.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// A kept agent shall go, or not be kept.
+    Release {
+        /// The agent.
+        name: String,
+        /// Who asks.
+        asker: Asker,
+        /// Answered when its instance is gone; when it is not kept yet, when that is noted on it.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
     /// What waits for its next try shall be tried now.
     Retry {
         /// Who asks.
@@ -72,6 +92,15 @@ pub enum CommandError {
         /// Its job, for people.
         job: String,
     },
+    /// It is kept for debugging, and is not drained.
+    #[error("agent {0} is kept for debugging")]
+    Kept(String),
+    /// It is not kept for debugging.
+    #[error("agent {0} is not kept for debugging")]
+    NotKept(String),
+    /// It cannot be kept in this state.
+    #[error("agent {0} cannot be kept: it is {1}")]
+    CannotKeep(String, &'static str),
     /// It was tried and did not work.
     #[error("{0}")]
     Failed(String),

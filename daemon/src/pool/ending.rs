@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::azure::JobRequest;
 
 use super::plan::ReapReason;
+use super::spec::KeepWhen;
 
 /// Why an agent ended. A fixed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +105,34 @@ pub struct Past {
     pub ending: Option<Ending>,
     /// Why we removed it, if we did.
     pub reaped: Option<ReapReason>,
+    /// Why it was kept for debugging, where that says how it ended.
+    pub kept: Option<KeepWhen>,
+}
+
+impl Past {
+    /// Takes in the job it has. A list that is a little old does not undo a result.
+    pub fn see_job(&mut self, job: &JobRequest) {
+        let has_result =
+            |known: &JobRequest| known.request_id == job.request_id && known.result.is_some();
+        if !self.job.as_ref().is_some_and(has_result) {
+            self.job = Some(job.clone());
+        }
+    }
+
+    /// Takes in why it was kept: all that is left to know after a restart.
+    pub fn kept_for(&mut self, reason: &str) {
+        self.kept = KeepWhen::ALL
+            .into_iter()
+            .find(|when| when.as_str() == reason);
+    }
+}
+
+/// Returns whether its job is known to have failed. What is not known has not failed.
+pub fn has_failed(past: &Past) -> bool {
+    let out_of_memory = past.ending.as_ref().is_some_and(|end| end.out_of_memory);
+    past.job.as_ref().is_some_and(|job| {
+        out_of_memory || matches!(job.result.as_deref(), Some("failed" | "abandoned"))
+    })
 }
 
 /// What else a reason follows from.
@@ -139,7 +168,12 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
         Some(ReapReason::Outdated) => return EndReason::Outdated,
         Some(ReapReason::Requested) => return EndReason::Requested,
         // Stopped after it had ended well: the rest says more.
-        Some(ReapReason::Stopped) | None => {}
+        Some(ReapReason::Stopped | ReapReason::KeepOver) | None => {}
+    }
+    match past.kept {
+        Some(KeepWhen::JobFailed) => return EndReason::JobFailed,
+        Some(KeepWhen::NeverOnline) => return EndReason::NeverOnline,
+        None => {}
     }
     if let Some(job) = &past.job {
         return match job.result.as_deref() {

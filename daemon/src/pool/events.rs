@@ -21,6 +21,10 @@ pub enum EventKind {
     AgentDraining,
     /// An agent does not answer as it should: offline, frozen, or it refuses to go.
     AgentTroubled,
+    /// An agent has ended, and its instance stays for debugging.
+    AgentKept,
+    /// The time of a kept agent is over.
+    AgentReleased,
     /// An agent is gone.
     AgentEnded,
     /// Failures keep agents from being started.
@@ -51,12 +55,14 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::AgentCreating,
         Self::AgentIdle,
         Self::AgentBusy,
         Self::AgentDraining,
         Self::AgentTroubled,
+        Self::AgentKept,
+        Self::AgentReleased,
         Self::AgentEnded,
         Self::LaunchesFailing,
         Self::LaunchesRecovered,
@@ -80,6 +86,8 @@ impl EventKind {
             Self::AgentBusy => "agent-busy",
             Self::AgentDraining => "agent-draining",
             Self::AgentTroubled => "agent-troubled",
+            Self::AgentKept => "agent-kept",
+            Self::AgentReleased => "agent-released",
             Self::AgentEnded => "agent-ended",
             Self::LaunchesFailing => "launches-failing",
             Self::LaunchesRecovered => "launches-recovered",
@@ -176,6 +184,7 @@ fn of_agents(old: &PoolStatus, new: &PoolStatus) -> Vec<PoolEvent> {
             AgentState::Unknown | AgentState::Stuck => {
                 (EventKind::AgentTroubled, agent.detail.clone())
             }
+            AgentState::Kept => (EventKind::AgentKept, kept(agent)),
             _ => continue,
         };
         if changed {
@@ -198,6 +207,18 @@ fn of_agents(old: &PoolStatus, new: &PoolStatus) -> Vec<PoolEvent> {
         }
     }
     events
+}
+
+fn kept(agent: &AgentStatus) -> String {
+    agent.keep.as_ref().map_or_else(String::new, |keep| {
+        let by = match &*keep.by {
+            "" => String::new(),
+            by => format!(" by {by}"),
+        };
+        format!("until {:.0}{by}: {}", keep.until, keep.reason)
+            .trim_end_matches([':', ' '])
+            .to_owned()
+    })
 }
 
 fn job_of(agent: &AgentStatus) -> String {

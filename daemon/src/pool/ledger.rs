@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::agent::{Drain, InstanceFacts, RegistrationFacts};
+use crate::agent::{Drain, InstanceFacts, Keep, RegistrationFacts};
 use crate::incus;
 
 use super::ending::Past;
@@ -42,6 +42,8 @@ pub struct Entry {
     pub down_since: Option<Instant>,
     /// When its instance was first seen to show `Ready`.
     pub ready_since: Option<Instant>,
+    /// How it ended was asked and told, as far as that goes.
+    pub heard: bool,
     /// Its doorbell was answered.
     pub answered: bool,
     /// When its listener was last asked to end.
@@ -64,6 +66,8 @@ pub struct Entry {
     pub deregistered_at: Option<Instant>,
     /// A drain wish that is not on the instance yet.
     pub wish: Drain,
+    /// A wish that it stays for debugging that is not on the instance yet.
+    pub keep_wish: Option<Keep>,
     /// An operator asked for its removal; `true` also with a job.
     pub remove_wish: Option<bool>,
     /// Nothing is tried on it before.
@@ -98,6 +102,7 @@ impl Entry {
             dead_since: None,
             down_since: None,
             ready_since: None,
+            heard: false,
             answered: false,
             left_at: None,
             leaves: 0,
@@ -109,6 +114,7 @@ impl Entry {
             end_seen: false,
             deregistered_at: None,
             wish: Drain::No,
+            keep_wish: None,
             remove_wish: None,
             retry_at: None,
             failures: 0,
@@ -132,13 +138,27 @@ impl Entry {
     /// Returns whether Azure gives it no jobs although nobody here wants it to go.
     pub fn is_disabled_by_others(&self) -> bool {
         let is_disabled = |facts: &RegistrationFacts| !facts.enabled;
-        self.registration.as_ref().is_some_and(is_disabled) && !self.drain().leaves()
+        self.registration.as_ref().is_some_and(is_disabled)
+            && !self.drain().leaves()
+            && self.keep().is_none()
     }
 
     /// Records that a removal was called off after the agent had been disabled in Azure: kept, it
     /// gets no other job, so it leaves after the one that it may have.
     pub fn disabled_for_nothing(&mut self) {
         self.wish = self.wish.max(Drain::Finish);
+    }
+
+    /// Returns the wish that it stays for debugging: the latest one, from the instance or not there
+    /// yet.
+    pub fn keep(&self) -> Option<&Keep> {
+        let noted = self.instance.as_ref().and_then(|i| i.keep.as_ref());
+        self.keep_wish.as_ref().or(noted)
+    }
+
+    /// Returns whether its agent has ended and its instance stays for debugging.
+    pub fn is_kept(&self) -> bool {
+        self.instance.as_ref().is_some_and(InstanceFacts::is_kept)
     }
 
     /// Records that an action on it failed: the next try waits, doubling to a minute.
@@ -289,6 +309,14 @@ impl Entry {
         if facts.drain >= self.wish {
             self.wish = Drain::No;
         }
+        if let (Some(noted), Some(wish)) = (&facts.keep, &self.keep_wish)
+            && noted.is_like(wish)
+        {
+            self.keep_wish = None;
+        }
+        if let Some(keep) = facts.keep.as_ref().filter(|keep| keep.has_ended()) {
+            self.past.kept_for(&keep.reason);
+        }
         self.was_draining |= facts.drain != Drain::No;
         self.past.created_at = facts.created_at.or(self.past.created_at);
         self.past.image.clone_from(&facts.image);
@@ -310,8 +338,8 @@ impl Entry {
             self.lists_since_registered = self.lists_since_registered.saturating_add(1);
         }
         since(&mut self.dead_since, facts.is_dead(), now);
-        if facts.job.is_some() {
-            self.past.job.clone_from(&facts.job);
+        if let Some(job) = &facts.job {
+            self.past.see_job(job);
         }
         self.registration = Some(facts.clone());
     }
@@ -322,7 +350,7 @@ impl Entry {
             self.lists_since_registered = self.lists_since_registered.saturating_add(1);
             self.registration = None;
             since(&mut self.dead_since, true, now);
-            if self.instance.is_none() {
+            if self.instance.is_none() || self.is_kept() {
                 // Deleted by someone else, or by us: nothing is left to delete.
                 self.deregistered_at.get_or_insert(began);
             }

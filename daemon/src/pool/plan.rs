@@ -11,15 +11,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::agent::{self, AgentState, Doing, Drain, Evidence};
+use crate::agent::{self, AgentState, Doing, Drain, Evidence, Keep};
 use crate::incus;
 
 use super::breaker::Allowance;
 use super::in_flight::InFlight;
 use super::ledger::{Entry, Ledger};
+use super::spec::KeepSpec;
 
+mod keep;
 mod slots;
 
+use keep::Room;
+pub use keep::Staying;
 use slots::Slots;
 
 /// What a new agent may take beyond `startupGracePeriod` before it counts as never come online:
@@ -60,6 +64,8 @@ pub enum ReapReason {
     Requested,
     /// Built from an old image or spec and never registered.
     Outdated,
+    /// It was kept for debugging, and its time is over.
+    KeepOver,
 }
 
 impl ReapReason {
@@ -76,6 +82,7 @@ impl ReapReason {
             Self::Deadline => "deadline",
             Self::Requested => "requested",
             Self::Outdated => "outdated",
+            Self::KeepOver => "keep_over",
         }
     }
 }
@@ -136,6 +143,30 @@ pub enum Action {
     AnswerDoorbell {
         /// The agent.
         name: String,
+        /// What there is to be known of its end is known.
+        heard: bool,
+        /// It would be kept for debugging if the pool did not keep others.
+        no_room: bool,
+    },
+    /// Take in how an agent ended, while its machine waits for the answer.
+    Hear {
+        /// The agent.
+        name: String,
+        /// Azure's id.
+        azure_agent_id: i64,
+    },
+    /// Make its instance stay for debugging.
+    Keep {
+        /// The agent.
+        name: String,
+        /// Azure's id, if it is registered.
+        azure_agent_id: Option<i64>,
+        /// Until when, and why.
+        keep: Keep,
+        /// The wish to go that comes with it.
+        drain: Drain,
+        /// How.
+        staying: Staying,
     },
     /// Disable it in Azure; when it has no job, stop its listener.
     Leave {
@@ -173,7 +204,9 @@ impl Action {
             Self::Adopt { name }
             | Self::CancelLaunch { name }
             | Self::NoteDrain { name, .. }
-            | Self::AnswerDoorbell { name }
+            | Self::AnswerDoorbell { name, .. }
+            | Self::Hear { name, .. }
+            | Self::Keep { name, .. }
             | Self::Leave { name, .. }
             | Self::Remove { name, .. }
             | Self::Deregister { name, .. } => name,
@@ -184,7 +217,8 @@ impl Action {
     pub fn doing(&self) -> Doing {
         match self {
             Self::Adopt { .. } | Self::CancelLaunch { .. } => Doing::Launch,
-            Self::NoteDrain { .. } | Self::AnswerDoorbell { .. } => Doing::Note,
+            Self::NoteDrain { .. } | Self::AnswerDoorbell { .. } | Self::Hear { .. } => Doing::Note,
+            Self::Keep { .. } => Doing::Keep,
             Self::Leave { .. } => Doing::Leave,
             Self::Remove {
                 proof: Proof::None, ..
@@ -229,6 +263,8 @@ pub struct Situation<'a> {
     pub azure_listed: Option<Instant>,
     /// What the pool's breaker allows to be launched.
     pub launches: Allowance,
+    /// Which agents are kept for debugging when they end.
+    pub keep: Option<&'a KeepSpec>,
     /// The moment to plan for.
     pub now: Instant,
     /// The same by the wall clock, which operators' deadlines are told in.
@@ -267,9 +303,12 @@ pub fn plan(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight) ->
         return plan;
     }
     let sweep = !looks_cloned(ledger);
+    let mut room = Room::of(situation, ledger);
     for (name, entry) in ledger.iter() {
         if in_flight.doing(name).is_none() && entry.is_due(situation.now) {
-            plan.actions.extend(act_on(situation, name, entry, sweep));
+            let action = act_on(situation, name, entry, sweep, &mut room);
+            plan.actions
+                .extend(action.map(|action| keep::instead(situation, entry, action, &mut room)));
         }
     }
     adjust_count(situation, ledger, in_flight, &mut plan);
@@ -296,13 +335,22 @@ pub fn looks_cloned(ledger: &Ledger) -> bool {
 }
 
 /// Decides for one agent that nothing is being done to.
-fn act_on(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> Option<Action> {
+fn act_on(
+    situation: &Situation<'_>,
+    name: &str,
+    entry: &Entry,
+    sweep: bool,
+    room: &mut Room,
+) -> Option<Action> {
     let now = situation.now;
     let Some(instance) = &entry.instance else {
         return deregister(situation, name, entry, sweep);
     };
     if !entry.settled {
         return None; // Its creation may not have ended.
+    }
+    if instance.is_kept() {
+        return keep::kept(situation, name, entry);
     }
     let name = name.to_owned();
     let remove = |reason, proof| {
@@ -368,7 +416,10 @@ fn act_on(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> 
     }
     let state = state_of(entry, None, now);
     if state == AgentState::Finishing {
-        return (!entry.answered).then_some(Action::AnswerDoorbell { name });
+        return keep::answer(situation, &name, entry, room);
+    }
+    if let Some(note) = keep::note(&name, entry) {
+        return Some(note);
     }
     if entry.launch_failed && state != AgentState::Busy {
         return remove(ReapReason::LaunchFailed, Proof::AzureAndProbe);

@@ -41,6 +41,7 @@ mod act;
 mod ended;
 mod history;
 mod intents;
+mod keep;
 mod look;
 mod report;
 mod requests;
@@ -337,7 +338,10 @@ impl Reconciler {
             && self.incus_error.is_none()
             && self.ledger.iter().all(|(_, entry)| {
                 let state = plan::state_of(entry, None, now);
-                matches!(state, AgentState::Idle | AgentState::Busy)
+                matches!(
+                    state,
+                    AgentState::Idle | AgentState::Busy | AgentState::Kept
+                )
             })
     }
 
@@ -411,6 +415,7 @@ impl Reconciler {
             azure_usable: view.usable && view.pool_id.is_some(),
             azure_listed: view.list.as_ref().map(|list| list.began),
             launches: self.breaker.allowance(now),
+            keep: spec.keep.as_ref(),
             now,
             wall,
         };
@@ -427,7 +432,10 @@ impl Reconciler {
                 // A job may take hours.
                 || (entry.drain().leaves()
                     && entry.instance.is_some()
-                    && state != AgentState::Busy)
+                    && !matches!(state, AgentState::Busy | AgentState::Kept))
+                || (state == AgentState::Kept
+                    && entry.deregistered_at.is_none()
+                    && entry.registration.as_ref().is_some_and(|r| r.job.is_none()))
                 || (entry.instance.is_none() && entry.deregistered_at.is_some())
         });
         // So is the list that shows that nothing is left.

@@ -101,6 +101,44 @@ pub struct PoolSpec {
     pub reconcile_interval: Duration,
     /// How often to judge whether agents are dead.
     pub reaper_interval: Duration,
+    /// Which agents are kept for debugging when they end; none when absent.
+    pub keep: Option<KeepSpec>,
+}
+
+/// Which agents are kept for debugging when they end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeepSpec {
+    /// Those that ended so.
+    pub when: Vec<KeepWhen>,
+    /// For how long.
+    pub ttl: Duration,
+    /// At most so many at a time. Those that operators keep do not count.
+    pub max: u32,
+}
+
+/// How long agents are kept unless something else is said.
+pub const KEEP_TTL: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// How an agent ended that a pool keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepWhen {
+    /// Its job failed.
+    JobFailed,
+    /// It never came online.
+    NeverOnline,
+}
+
+impl KeepWhen {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::JobFailed, Self::NeverOnline];
+
+    /// Returns the word used in the configuration and on instances.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JobFailed => "job-failed",
+            Self::NeverOnline => "never-online",
+        }
+    }
 }
 
 /// An Azure DevOps organisation and an agent pool in it.

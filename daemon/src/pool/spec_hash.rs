@@ -83,6 +83,7 @@ pub(super) mod tests {
             },
             reconcile_interval: Duration::from_secs(5),
             reaper_interval: Duration::from_secs(30),
+            keep: None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::agent::AgentState;
+use crate::agent::{AgentState, Keep};
 use crate::azure::{CredentialClock, JobRequest};
 
 use super::azure_link::CredentialState;
@@ -92,11 +92,13 @@ pub struct AgentStatus {
     pub draining: bool,
     /// When it is killed if it is still there.
     pub leave_by: Option<Timestamp>,
+    /// It is kept for debugging, or will be when it has ended.
+    pub keep: Option<Keep>,
     /// By Incus's clock.
     pub created_at: Option<Timestamp>,
     /// Azure's id.
     pub azure_agent_id: Option<i64>,
-    /// The job it has.
+    /// The job it has, or had, if it is kept.
     pub job: Option<JobRequest>,
     /// Fingerprint of its image.
     pub image: String,

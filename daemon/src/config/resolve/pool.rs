@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use crate::config::Environment;
-use crate::config::file::{Azure, Instance, Pool};
+use crate::config::file::{Azure, Instance, Keep, Pool};
 use crate::config::problem::Report;
 use crate::config::secrets::names_a_secret;
 use crate::pool::names::{MAX_POOL_NAME, agent_name_stem};
-use crate::pool::spec::{AzureSpec, InstanceKind, InstanceSpec, PoolSpec};
+use crate::pool::spec::{
+    AzureSpec, InstanceKind, InstanceSpec, KEEP_TTL, KeepSpec, KeepWhen, PoolSpec,
+};
 
 use super::credential::{credential, no_credential};
 use super::url::organisation;
@@ -18,6 +20,10 @@ const OFFLINE_GRACE: Duration = Duration::from_secs(5 * 60);
 const CONTAINER_STARTUP_GRACE: Duration = Duration::from_secs(60);
 const VM_STARTUP_GRACE: Duration = Duration::from_secs(5 * 60);
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Each takes the room of an agent.
+const MAX_KEPT: u32 = 1;
+const LONGEST_KEEP: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Shorter would judge agents by a single look, and would press Azure's rate limits.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -47,7 +53,11 @@ pub(super) fn resolve(
         &format!("{key}.incus"),
         report,
     );
+    let keep = pool
+        .keep
+        .map(|keep| self::keep(keep, &format!("{key}.keep"), report));
     PoolSpec {
+        keep,
         agent_count: pool.agent_count.unwrap_or_default(),
         agent_prefix: given_prefix.unwrap_or_else(|| env.host_name.clone()),
         offline_grace: duration(&offline_key, offline_grace, OFFLINE_GRACE, SHORTEST, report),
@@ -59,6 +69,28 @@ pub(super) fn resolve(
         // The file has these once for all pools; the caller fills them in.
         reconcile_interval: Duration::ZERO,
         reaper_interval: Duration::ZERO,
+    }
+}
+
+fn keep(keep: Keep, key: &str, report: &mut Report<'_>) -> KeepSpec {
+    let ttl_key = format!("{key}.ttl");
+    let ttl = duration(&ttl_key, keep.ttl, KEEP_TTL, SHORTEST, report);
+    if ttl > LONGEST_KEEP {
+        report.error(&ttl_key, "must not be longer than 8760h, a year");
+    }
+    // When it is missing or wrong, that has been reported.
+    let words = keep.when.map(|when| when.0).unwrap_or_default();
+    let when_key = format!("{key}.when");
+    if words.is_empty() && !report.has_error(&when_key) {
+        report.error(&when_key, "must not be empty");
+    }
+    let known = KeepWhen::ALL.into_iter();
+    KeepSpec {
+        when: known
+            .filter(|w| words.iter().any(|word| word == w.as_str()))
+            .collect(),
+        ttl,
+        max: keep.max.unwrap_or(MAX_KEPT),
     }
 }
 

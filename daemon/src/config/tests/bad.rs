@@ -185,6 +185,15 @@ fn each_wrong_value_is_explained() {
         pool_with("env: {1A: x}", ""),
         pool_with("env: text", ""),
         pool_with("env: {A: \"a\\0b\"}", ""),
+        pool_with("keep: job-failed", ""),
+        pool_with("keep: {ttl: 1h}", ""),
+        pool_with("keep: {when: sometimes}", ""),
+        pool_with("keep: {when: [job-failed, sometimes]}", ""),
+        pool_with("keep: {when: []}", ""),
+        pool_with("keep: {when: {job-failed: yes}}", ""),
+        pool_with("keep: {when: job-failed, ttl: 10ms}", ""),
+        pool_with("keep: {when: job-failed, ttl: 9000h}", ""),
+        pool_with("keep: {when: job-failed, max: 0}", ""),
         pool_with("", "maxCores: 1.5"),
         pool_with("", "maxCores: '4'"),
         pool_with("", "maxCores: 99999999999999999999"),
@@ -236,7 +245,7 @@ fn each_wrong_value_is_explained() {
     insta::assert_snapshot!(table.join("\n"), @"
     pools[0].agentcount: unknown key; did you mean `agentCount`?
     pools[0].image: unknown key; it belongs under `incus`
-    pools[0].zzz: unknown key; known here: agentCount, agentPrefix, azure, env, incus, name, offlineGracePeriod
+    pools[0].zzz: unknown key; known here: agentCount, agentPrefix, azure, env, incus, keep, name, offlineGracePeriod
     pools[0].offlineGracePeriod: must be at least 1s
     pools[0].offlineGracePeriod: has an unknown unit ` minutes`; use ms, s, m or h, such as `30s` or `1h30m`
     pools[0].offlineGracePeriod: must be a text, not a list
@@ -244,6 +253,15 @@ fn each_wrong_value_is_explained() {
     pools[0].env.1A: is no name for a variable: letters, digits and `_`, first no digit
     pools[0].env: must be a mapping of keys to values, not a single value
     pools[0].env.A: must not hold a NUL character
+    pools[0].keep: must be a mapping of keys to values, not a single value
+    pools[0].keep.when: is missing
+    pools[0].keep.when: must be one of job-failed, never-online
+    pools[0].keep.when[1]: must be one of job-failed, never-online
+    pools[0].keep.when: must not be empty
+    pools[0].keep.when: must be a text, not a mapping
+    pools[0].keep.ttl: must be at least 1s
+    pools[0].keep.ttl: must not be longer than 8760h, a year
+    pools[0].keep.max: must be a whole number, 1 to 100, not `0`
     pools[0].incus.maxCores: must be a whole number, 0 to 8192, not `1.5`
     pools[0].incus.maxCores: must be a whole number, 0 to 8192, not the text `4`
     pools[0].incus.maxCores: must be a whole number, 0 to 8192, not `99999999999999999999`

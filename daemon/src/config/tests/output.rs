@@ -8,6 +8,7 @@ pools:
 - name: linux
   agentCount: 2
   env: {LANG: C.UTF-8, NPM_TOKEN: t0ken}
+  keep: {when: job-failed, ttl: 30m}
   azure: {url: https://dev.azure.com/org, pat: s3cret, pool: Linux builds}
   incus: {image: runner, projectName: ci, maxCores: 4, maxRamInGb: 8, tmpfsSizeInGb: 2}
 - name: big
@@ -46,6 +47,7 @@ fn the_description_shows_what_would_be_made() {
       limits      4 cores, 8 GiB memory, 2 GiB tmpfs on /tmp
       env         LANG, NPM_TOKEN
       graces      1m to come online, 5m offline
+      keeps       job-failed, for 30m, at most 1
     pool        big
       agents      1, named big-b-..., such as big-b-rti2a
       azure       pool "big" at https://dev.azure.com/org, token in /etc/iapd/pat
@@ -73,40 +75,45 @@ fn the_effective_configuration_has_every_default_and_no_secret() {
       env:
         LANG: C.UTF-8                             # line 5
         NPM_TOKEN: '***'                          # line 5
+      keep:
+        when:                                     # line 6
+        - job-failed
+        ttl: 30m                                  # line 6
+        max: 1                                    # default
       azure:
-        url: https://dev.azure.com/org            # line 6
-        pat: '***'                                # line 6
-        pool: Linux builds                        # line 6
+        url: https://dev.azure.com/org            # line 7
+        pat: '***'                                # line 7
+        pool: Linux builds                        # line 7
         pollInterval: 10s                         # default
       incus:
-        image: runner                             # line 7
-        projectName: ci                           # line 7
+        image: runner                             # line 8
+        projectName: ci                           # line 8
         profiles:                                 # default
         - default
         vm: false                                 # default
-        maxCores: 4                               # line 7
-        maxRamInGb: 8                             # line 7
-        tmpfsSizeInGb: 2                          # line 7
+        maxCores: 4                               # line 8
+        maxRamInGb: 8                             # line 8
+        tmpfsSizeInGb: 2                          # line 8
         startupGracePeriod: 1m                    # default
-    - name: big                                   # line 8
-      agentCount: 1                               # line 9
-      agentPrefix: b                              # line 10
-      offlineGracePeriod: 1m30s                   # line 11
+    - name: big                                   # line 9
+      agentCount: 1                               # line 10
+      agentPrefix: b                              # line 11
+      offlineGracePeriod: 1m30s                   # line 12
       env: {}                                     # default
       azure:
-        url: https://dev.azure.com/org            # line 12
-        patFile: /etc/iapd/pat                    # line 12
+        url: https://dev.azure.com/org            # line 13
+        patFile: /etc/iapd/pat                    # line 13
         pool: big                                 # default
         pollInterval: 10s                         # default
       incus:
-        image: vm-runner                          # line 13
+        image: vm-runner                          # line 14
         projectName: default                      # default
-        profiles:                                 # line 13
+        profiles:                                 # line 14
         - a
         - b
-        vm: true                                  # line 13
-        diskSizeInGb: 50                          # line 13
-        storagePool: fast                         # line 13
+        vm: true                                  # line 14
+        diskSizeInGb: 50                          # line 14
+        storagePool: fast                         # line 14
         startupGracePeriod: 5m                    # default
     daemon:
       reconcileInterval: 5s                       # default
@@ -200,7 +207,7 @@ fn principals_are_described_and_written_again_as_they_were_given() {
 
 #[test]
 fn defaults_in_the_schema_are_those_of_the_program() {
-    let effective = effective(&good(&pool_with("", "")));
+    let effective = effective(&good(&pool_with("keep: {when: [job-failed]}", "")));
     let value: serde_json::Value = serde_yaml::from_str(&effective).unwrap();
     let mut checked = 0;
     compare(file::schema().as_value(), &value, &mut checked);
@@ -227,12 +234,14 @@ fn a_reload_says_what_it_changes() {
     let new = TWO_POOLS
         .replace("agentCount: 2", "agentCount: 4")
         .replace("image: runner", "image: newer")
+        .replace("when: job-failed", "when: [never-online, job-failed]")
         .replace("s3cret", "n3w")
         .replace("name: big", "name: huge")
         .replace("owner: blue", "owner: green\ndaemon: {reaperInterval: 1m}");
     insta::assert_snapshot!(diff(&old, &good(&new).spec).join("\n"), @"
     pool linux: agents 2 → 4
     pool linux: reaper interval 30s → 1m
+    pool linux: kept for debugging: job-failed, for 30m, at most 1 → job-failed and never-online, for 30m, at most 1
     pool linux: what agents are made of changed; idle agents are replaced, busy ones finish
     pool linux: the credential or its CA file changed
     pool big: removed; it is drained

@@ -56,31 +56,66 @@ fn parse(content: &[u8]) -> Ending {
     }
 }
 
-/// Reads how the agent ended, keeps what it left, and lets its machine go.
-pub async fn answer_doorbell(context: &Context, name: &str) -> Result<Ending, ApplyError> {
+/// What a machine is told whose agent has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Verdict {
+    /// It may power off.
+    Go,
+    /// It stays.
+    Keep,
+}
+
+/// Lets the machine of an agent go that has ended. Unless that is known already, reads how it
+/// ended before, and keeps what it left.
+pub async fn answer_doorbell(
+    context: &Context,
+    name: &str,
+    heard: bool,
+) -> Result<Option<Ending>, ApplyError> {
+    if heard {
+        give_verdict(context, name, Verdict::Go).await?;
+        return Ok(None);
+    }
+    let Some(mut ending) = read_ending(context, name).await else {
+        return Ok(Some(Ending::default()));
+    };
+    ending.note = evidence::collect(context, name).await;
+    give_verdict(context, name, Verdict::Go).await?;
+    Ok(Some(ending))
+}
+
+/// Reads how the agent ended. Nothing is read when a job rang, or the machine is gone already.
+pub(super) async fn read_ending(context: &Context, name: &str) -> Option<Ending> {
     let read = context
         .project
         .read_file(name, STATUS_PATH, None, STATUS_CAP, FILE_DEADLINE)
         .await;
-    let mut ending = match read {
-        Ok(content) => parse(&content),
-        // Rung by a job, or gone already.
-        Err(_) => return Ok(Ending::default()),
+    read.ok().map(|content| parse(&content))
+}
+
+/// Answers the hook that waits in the guest.
+pub(super) async fn give_verdict(
+    context: &Context,
+    name: &str,
+    verdict: Verdict,
+) -> Result<(), ApplyError> {
+    let word = match verdict {
+        Verdict::Go => &b"go\n"[..],
+        Verdict::Keep => b"keep\n",
     };
-    ending.note = evidence::collect(context, name).await;
     match context
         .project
         .push_file(
             name,
             VERDICT_PATH,
             &VERDICT,
-            Bytes::from_static(b"go\n"),
+            Bytes::from_static(word),
             FILE_DEADLINE,
         )
         .await
     {
-        Ok(()) => Ok(ending),
-        Err(error) if error.is_not_found() => Ok(ending),
+        Ok(()) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
         Err(source) => Err(ApplyError::Incus {
             doing: "cannot answer the agent's doorbell",
             source,

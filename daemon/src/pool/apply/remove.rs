@@ -7,8 +7,9 @@ use tracing::{debug, info};
 
 use iap_common::error::chain;
 
+use crate::agent::key;
 use crate::azure::{Deleted, JobRequest};
-use crate::incus::StopMode;
+use crate::incus::{Instance, StopMode};
 
 use super::super::plan::{Proof, ReapReason};
 use super::{ApplyError, Context, evidence, shell};
@@ -40,23 +41,7 @@ pub async fn remove(
         // It never ran an agent.
         None => String::new(),
     };
-    match (proof, azure_agent_id) {
-        (Proof::None, None) => {}
-        // Best effort: no new job while it is being killed. An unreachable Azure does not stop an
-        // operator's force.
-        (Proof::None, Some(id)) => {
-            let disabled = tokio::time::timeout(FORCE_PATIENCE, disable(context, name, id));
-            let _ = disabled.await;
-        }
-        (Proof::NotStarted, _) => prove_dead(context, name, azure_agent_id, proof).await?,
-        // Disabled first: between the look and the stop Azure may assign a job.
-        (Proof::Azure | Proof::AzureAndProbe, id) => {
-            if let Some(id) = id {
-                disable(context, name, id).await?;
-            }
-            prove_dead(context, name, azure_agent_id, proof).await?;
-        }
-    }
+    prove(context, name, azure_agent_id, proof).await?;
     if reason == ReapReason::Deadline {
         end_job(context, name).await;
     }
@@ -74,7 +59,34 @@ pub async fn remove(
     Ok(note)
 }
 
-async fn disable(context: &Context, name: &str, id: i64) -> Result<(), ApplyError> {
+/// Makes sure of what the plan asked for, and that no new job comes.
+pub(super) async fn prove(
+    context: &Context,
+    name: &str,
+    azure_agent_id: Option<i64>,
+    proof: Proof,
+) -> Result<(), ApplyError> {
+    match (proof, azure_agent_id) {
+        (Proof::None, None) => {}
+        // Best effort: no new job while it is being killed. An unreachable Azure does not stop an
+        // operator's force.
+        (Proof::None, Some(id)) => {
+            let disabled = tokio::time::timeout(FORCE_PATIENCE, disable(context, name, id));
+            let _ = disabled.await;
+        }
+        (Proof::NotStarted, _) => prove_dead(context, name, azure_agent_id, proof).await?,
+        // Disabled first: between the look and the stop Azure may assign a job.
+        (Proof::Azure | Proof::AzureAndProbe, id) => {
+            if let Some(id) = id {
+                disable(context, name, id).await?;
+            }
+            prove_dead(context, name, azure_agent_id, proof).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn disable(context: &Context, name: &str, id: i64) -> Result<(), ApplyError> {
     let pool = context.link.view().pool_id.ok_or(ApplyError::NoPool)?;
     match context.link.azure().disable_agent(pool, id, name).await {
         Err(error) if error.is_not_found() => Ok(()),
@@ -163,8 +175,9 @@ async fn prove_dead(
     Ok(())
 }
 
-/// Deletes the registration of an agent whose instance is gone. Returns the job it had, which
-/// Azure tells only while there is a registration. A `ghost` may have a machine elsewhere.
+/// Deletes the registration of an agent whose instance is gone, or stays without it. Returns the
+/// job it had, which Azure tells only while there is a registration. A `ghost` may have a machine
+/// elsewhere.
 pub async fn deregister(
     context: &Context,
     name: &str,
@@ -179,17 +192,20 @@ pub async fn deregister(
         .map_err(ApplyError::incus(
             "cannot make sure that the instance is gone",
         ))?;
-    if instance.is_some() {
+    let is_kept = |instance: &Instance| instance.config.contains_key(key::KEPT_SINCE);
+    if instance.as_ref().is_some_and(|instance| !is_kept(instance)) {
         return Err(ApplyError::NotProven("its instance is still there"));
     }
+    // Its listener may still run.
+    let may_live = ghost || instance.is_some();
     let job = match context.link.azure().agent(pool, id).await {
-        Ok(Some(agent)) if ghost && (agent.online || agent.assigned.is_some()) => {
+        Ok(Some(agent)) if may_live && (agent.online || agent.assigned.is_some()) => {
             return Err(ApplyError::NotProven(
                 "Azure says it is online or has a job",
             ));
         }
         Ok(agent) => agent.and_then(|agent| agent.last_completed),
-        Err(error) if ghost => {
+        Err(error) if may_live => {
             return Err(ApplyError::Azure {
                 doing: "cannot look at the registration again",
                 source: error,

@@ -57,6 +57,7 @@ fn agent(state: AgentState) -> AgentStatus {
         online: None,
         enabled: true,
         disabled_by_others: false,
+        keep: None,
         location: String::new(),
     }
 }

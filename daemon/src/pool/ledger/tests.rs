@@ -89,6 +89,7 @@ async fn one_ring_of_the_doorbell_stands_for_the_life_of_an_instance() {
             drain: Drain::No,
             image: String::new(),
             created_at: None,
+            keep: None,
             location: String::new(),
         };
         let seen = Observation {

@@ -10,12 +10,22 @@ use crate::pool::observe::{Observation, RegistrationList};
 
 mod disabled;
 mod intents;
+mod keep;
 mod model;
 mod properties;
 mod restarts;
 
 const SPEC: &str = "spec";
 const IMAGE: &str = "image";
+
+/// The answer that lets a machine go.
+fn go(name: &str, heard: bool) -> Action {
+    Action::AnswerDoorbell {
+        name: name.into(),
+        heard,
+        no_room: false,
+    }
+}
 
 /// A pool's world, moved on by hand.
 struct World {
@@ -25,6 +35,7 @@ struct World {
     azure_usable: bool,
     image: Option<&'static str>,
     launches: Allowance,
+    keep: Option<KeepSpec>,
     instances: BTreeMap<String, InstanceFacts>,
     registrations: BTreeMap<String, RegistrationFacts>,
     gaps: u64,
@@ -44,6 +55,7 @@ impl World {
             azure_usable: true,
             image: Some(IMAGE),
             launches: Allowance::All,
+            keep: None,
             instances: BTreeMap::new(),
             registrations: BTreeMap::new(),
             gaps: 0,
@@ -69,6 +81,7 @@ impl World {
             drain: Drain::No,
             image: IMAGE.into(),
             created_at: None,
+            keep: None,
             location: String::new(),
         };
         self.instances.entry(name.into()).or_insert(facts)
@@ -131,6 +144,7 @@ impl World {
             azure_usable: self.azure_usable,
             azure_listed: Some(self.now),
             launches: self.launches,
+            keep: self.keep.as_ref(),
             now: self.now,
             wall: self.wall(),
         }
@@ -221,6 +235,7 @@ fn nothing_is_done_while_incus_does_not_answer() {
         azure_usable: true,
         azure_listed: Some(world.now),
         launches: Allowance::All,
+        keep: None,
         now: world.now,
         wall: world.wall(),
     };
@@ -235,7 +250,7 @@ fn the_doorbell_frees_the_slot_and_is_answered_once() {
     world.instances.get_mut("a").unwrap().status = Status::Ready;
     let plan = world.step();
     assert_eq!(plan.launch, 1);
-    assert_eq!(plan.actions, [Action::AnswerDoorbell { name: "a".into() }]);
+    assert_eq!(plan.actions, [go("a", false)]);
     world.ledger.get_mut("a").unwrap().answered = true;
     assert_eq!(world.step().actions, []);
 }

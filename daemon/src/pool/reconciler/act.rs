@@ -7,9 +7,10 @@ use tracing::{Instrument, info, info_span};
 
 use crate::agent::{Doing, Drain};
 
-use super::super::apply::{launch, leave, note, remove};
+use super::super::apply::{keep, launch, leave, note, remove};
 use super::super::in_flight::Turn;
-use super::super::plan::{Action, DrainReason, Plan, Proof};
+use super::super::plan::{Action, DrainReason, Plan, Proof, ReapReason};
+use super::super::spec::KeepWhen;
 use super::ended::{Done, Ended};
 use super::{Context, Reconciler};
 
@@ -90,7 +91,7 @@ impl Reconciler {
             return;
         }
         self.in_flight.begin(&name, action.doing(), None, now);
-        self.tell(&action);
+        self.tell(&action, now);
         if let Action::NoteDrain { reason, .. } = &action {
             self.ledger.entry(&name, now).was_disabled_by_others |=
                 *reason == DrainReason::Disabled;
@@ -106,22 +107,40 @@ impl Reconciler {
         );
     }
 
-    fn tell(&self, action: &Action) {
-        if let Action::NoteDrain {
-            name,
-            drain,
-            reason,
-        } = action
-        {
-            let reason = match reason {
-                DrainReason::Requested => "requested",
-                DrainReason::Surplus => "surplus",
-                DrainReason::Outdated => "outdated",
-                DrainReason::PoolRemoved => "pool_removed",
-                DrainReason::Paused => "paused",
-                DrainReason::Disabled => "disabled_in_azure_by_others",
-            };
-            info!(agent = %name, reason, force = (*drain == Drain::Force), "draining agent");
+    fn tell(&mut self, action: &Action, now: Instant) {
+        match action {
+            Action::NoteDrain {
+                name,
+                drain,
+                reason,
+            } => {
+                let reason = match reason {
+                    DrainReason::Requested => "requested",
+                    DrainReason::Surplus => "surplus",
+                    DrainReason::Outdated => "outdated",
+                    DrainReason::PoolRemoved => "pool_removed",
+                    DrainReason::Paused => "paused",
+                    DrainReason::Disabled => "disabled_in_azure_by_others",
+                };
+                info!(agent = %name, reason, force = (*drain == Drain::Force), "draining agent");
+            }
+            Action::Keep { name, keep, .. } => self.begin_keep(name, keep),
+            Action::AnswerDoorbell {
+                name,
+                no_room: true,
+                ..
+            } => self.no_room(name, now),
+            Action::Remove {
+                name,
+                reason: ReapReason::NeverOnline,
+                ..
+            } => {
+                let keep = self.order.spec.keep.as_ref();
+                if keep.is_some_and(|keep| keep.when.contains(&KeepWhen::NeverOnline)) {
+                    self.no_room(name, now);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -131,8 +150,26 @@ async fn carry_out(context: &Context, action: Action) -> Ended {
         Action::NoteDrain { name, drain, .. } => {
             Ended::NoteDrain(note::drain(context, &name, drain).await)
         }
-        Action::AnswerDoorbell { name } => {
-            Ended::Doorbell(note::answer_doorbell(context, &name).await)
+        Action::AnswerDoorbell { name, heard, .. } => {
+            Ended::Doorbell(note::answer_doorbell(context, &name, heard).await)
+        }
+        Action::Hear {
+            name,
+            azure_agent_id,
+        } => Ended::Heard(keep::hear(context, &name, azure_agent_id).await),
+        Action::Keep {
+            name,
+            azure_agent_id,
+            keep: wish,
+            drain,
+            staying,
+        } => {
+            let result = keep::keep(context, &name, azure_agent_id, (&wish, drain), staying).await;
+            Ended::Keep {
+                keep: wish,
+                staying,
+                result,
+            }
         }
         Action::Leave {
             name,

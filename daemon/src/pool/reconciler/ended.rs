@@ -9,14 +9,15 @@ use tracing::{debug, info, warn};
 
 use iap_common::error::chain;
 
-use crate::agent::AgentState;
+use crate::agent::{AgentState, Keep};
 use crate::azure::JobRequest;
 
 use super::super::apply::ApplyError;
+use super::super::apply::keep::Heard;
 use super::super::apply::launch::{LaunchFailed, Launched};
 use super::super::apply::leave::Left;
 use super::super::ending::Ending;
-use super::super::plan::{self, ReapReason};
+use super::super::plan::{self, ReapReason, Staying};
 use super::Reconciler;
 
 /// Between two looks at an agent that got a job while it was leaving.
@@ -29,7 +30,13 @@ const VACANCIES_KEPT: usize = 1000;
 pub(super) enum Ended {
     Launch(Result<Launched, LaunchFailed>),
     NoteDrain(Result<(), ApplyError>),
-    Doorbell(Result<Ending, ApplyError>),
+    Doorbell(Result<Option<Ending>, ApplyError>),
+    Heard(Heard),
+    Keep {
+        keep: Keep,
+        staying: Staying,
+        result: Result<Option<Ending>, ApplyError>,
+    },
     Leave(Result<Left, ApplyError>),
     Remove {
         reason: ReapReason,
@@ -56,6 +63,12 @@ impl Reconciler {
             Ended::Launch(result) => self.launch_ended(&name, result, began, now),
             Ended::NoteDrain(result) => self.plain(&name, "note_drain", result, now),
             Ended::Doorbell(result) => self.doorbell_ended(&name, result, began, now),
+            Ended::Heard(heard) => self.heard_ended(&name, heard, began, now),
+            Ended::Keep {
+                keep,
+                staying,
+                result,
+            } => self.keep_ended(&name, &keep, staying, result, began, now),
             Ended::Leave(result) => self.leave_ended(&name, result, now),
             Ended::Remove {
                 reason,
@@ -158,7 +171,13 @@ impl Reconciler {
         }
     }
 
-    fn action_failed(&mut self, name: &str, doing: &'static str, error: &ApplyError, now: Instant) {
+    pub(super) fn action_failed(
+        &mut self,
+        name: &str,
+        doing: &'static str,
+        error: &ApplyError,
+        now: Instant,
+    ) {
         let text = chain(error).to_string();
         self.failed += 1;
         self.shared
@@ -176,24 +195,27 @@ impl Reconciler {
     fn doorbell_ended(
         &mut self,
         name: &str,
-        result: Result<Ending, ApplyError>,
+        result: Result<Option<Ending>, ApplyError>,
         began: Instant,
         now: Instant,
     ) {
-        let entry = self.ledger.entry(name, now);
-        entry.answered = true;
-        let ending = match result {
-            Ok(ending) => {
-                entry.past.ending = Some(ending.clone());
-                ending
-            }
+        self.ledger.entry(name, now).answered = true;
+        match result {
+            Ok(Some(ending)) => self.take_ending(name, ending, began, now),
+            Ok(None) => {}
             Err(error) => {
                 // It ends without an answer, five seconds later.
                 debug!(agent = %name, error = %chain(&error), "doorbell not answered");
-                return;
             }
-        };
-        match ending.exit_status {
+        }
+    }
+
+    /// Takes in what a guest told of its agent's end.
+    pub(super) fn take_ending(&mut self, name: &str, ending: Ending, began: Instant, now: Instant) {
+        let entry = self.ledger.entry(name, now);
+        let exit_status = ending.exit_status;
+        entry.past.ending = Some(ending);
+        match exit_status {
             Some(0) => {
                 // One that was found running says nothing of launches, and each says it once.
                 if let (false, Some(began)) = (entry.proven, entry.launch_began) {
@@ -254,27 +276,18 @@ impl Reconciler {
                 entry.worked();
                 entry.remove_wish = None;
                 entry.proven = true; // Its end is accounted for.
-                entry.past.reaped = Some(reason);
+                // How it ended was known before it was kept.
+                if reason != ReapReason::KeepOver || entry.past.reaped.is_none() {
+                    entry.past.reaped = Some(reason);
+                }
                 entry.past.ending.get_or_insert_default().note = note;
-                if reason == ReapReason::NeverOnline {
-                    let text = format!(
-                        "agent {name} never came online: does its guest reach Azure (network, \
-                         proxy, a private CA in the image)?"
-                    );
-                    self.launch_failure(name, text, began, now);
+                match reason {
+                    ReapReason::NeverOnline => self.never_came_online(name, began, now),
+                    ReapReason::KeepOver => self.tell_released(name),
+                    _ => {}
                 }
             }
-            Err(ApplyError::NotProven(why)) => {
-                debug!(agent = %name, why, "kept");
-                let pause = self.order.spec.reaper_interval;
-                let entry = self.ledger.entry(name, now);
-                entry.retry_at = Some(now + pause);
-                entry.last_error = format!("kept: {why}");
-                entry.doubted = true;
-                entry.remove_wish = None;
-                // A doubt begins the observation again.
-                entry.dead_since = None;
-            }
+            Err(ApplyError::NotProven(why)) => self.not_proven(name, why, now),
             Err(error) => {
                 self.action_failed(name, "remove", &error, now);
                 let incus = matches!(error, ApplyError::Incus { .. });
@@ -284,6 +297,28 @@ impl Reconciler {
                 entry.remove_wish = None;
             }
         }
+    }
+
+    /// Brakes launches for an agent that never came online.
+    pub(super) fn never_came_online(&mut self, name: &str, began: Instant, now: Instant) {
+        let text = format!(
+            "agent {name} never came online: does its guest reach Azure (network, proxy, a \
+             private CA in the image)?"
+        );
+        self.launch_failure(name, text, began, now);
+    }
+
+    /// An agent was not shown to be dead: it is left as it is for a while.
+    pub(super) fn not_proven(&mut self, name: &str, why: &'static str, now: Instant) {
+        debug!(agent = %name, why, "kept");
+        let pause = self.order.spec.reaper_interval;
+        let entry = self.ledger.entry(name, now);
+        entry.retry_at = Some(now + pause);
+        entry.last_error = format!("kept: {why}");
+        entry.doubted = true;
+        entry.remove_wish = None;
+        // A doubt begins the observation again.
+        entry.dead_since = None;
     }
 
     fn deregister_ended(
@@ -361,7 +396,8 @@ impl Reconciler {
                 }
             }
             let state = plan::state_of(entry, doing, now);
-            let ended = state == AgentState::Finishing || entry.instance.is_none();
+            let ended = matches!(state, AgentState::Finishing | AgentState::Kept)
+                || entry.instance.is_none();
             if ended && entry.had_instance && !entry.end_seen {
                 entry.end_seen = true;
                 entry.past.ended_at.get_or_insert_with(Timestamp::now);

@@ -25,8 +25,9 @@ impl Reconciler {
         }
         let spec = &self.order.spec;
         let record = record(entry);
-        // Once: with the job's result where there was a job.
-        let is_last = entry.deregistered_at.is_some() || entry.azure_agent_id.is_none();
+        // Once: with the job's result where there was a job, and when no instance is kept of it.
+        let is_last = entry.instance.is_none()
+            && (entry.deregistered_at.is_some() || entry.azure_agent_id.is_none());
         if is_last {
             self.tell_end(name, &record);
         }

@@ -57,7 +57,11 @@ impl Reconciler {
             .filter(|(name, entry)| {
                 entry.instance.is_some() && self.in_flight.doing(name).is_none()
             })
-            .filter_map(|(_, entry)| entry.drain().deadline());
+            .filter_map(|(_, entry)| {
+                let keep = entry.instance.as_ref().and_then(|i| i.keep.as_ref());
+                let keep = keep.filter(|keep| keep.has_ended());
+                keep.map_or_else(|| entry.drain().deadline(), |keep| Some(keep.until))
+            });
         let first = deadlines.chain(self.intent.next_lapse).min()?;
         let ahead = Duration::try_from(first.duration_since(wall)).unwrap_or_default();
         // Set back or forward, the wall clock is looked at again after a while.

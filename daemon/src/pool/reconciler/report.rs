@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::agent::{AgentState, Doing, Drain};
@@ -92,19 +93,24 @@ impl Reconciler {
         let instance = entry.instance.as_ref();
         let registration = entry.registration.as_ref();
         let image = Some(self.image.fingerprint.as_str()).filter(|image| !image.is_empty());
+        let is_kept = state == AgentState::Kept;
+        let registration_is_left = !is_kept || entry.deregistered_at.is_none();
         AgentStatus {
             name: name.to_owned(),
             state,
             detail: self.detail(name, entry, state, doing, now),
-            draining: entry.drain().leaves(),
-            leave_by: entry.drain().deadline(),
+            draining: entry.drain().leaves() && !is_kept,
+            leave_by: entry.drain().deadline().filter(|_| !is_kept),
+            keep: entry.keep().cloned(),
             created_at: instance.and_then(|instance| instance.created_at),
-            azure_agent_id: entry.azure_agent_id,
-            job: registration.and_then(|facts| facts.job.clone()),
+            azure_agent_id: entry.azure_agent_id.filter(|_| registration_is_left),
+            job: registration
+                .and_then(|facts| facts.job.clone())
+                .or_else(|| entry.past.job.clone().filter(|_| is_kept)),
             image: instance
                 .map(|instance| instance.image.clone())
                 .unwrap_or_default(),
-            outdated: plan::is_outdated(entry, &self.spec_hash, image),
+            outdated: !is_kept && plan::is_outdated(entry, &self.spec_hash, image),
             instance_status: instance.map(|i| i.status_text.clone()).unwrap_or_default(),
             online: registration.map(|facts| facts.online),
             enabled: registration.is_some_and(|facts| facts.enabled),
@@ -145,11 +151,19 @@ impl Reconciler {
                 }
                 None => "not known to be dead".into(),
             },
+            AgentState::Kept => kept(entry),
             _ if entry.drain() == Drain::Force => "leaves at once".into(),
             AgentState::Busy if is_disabled_by_others(entry, state) => {
                 format!("{DISABLED}: is replaced when its job ends")
             }
             _ if is_disabled_by_others(entry, state) => format!("{DISABLED}: is leaving"),
+            AgentState::Busy
+                if entry
+                    .keep()
+                    .is_some_and(|keep| !keep.is_over(Timestamp::now())) =>
+            {
+                "is kept when its job ends".into()
+            }
             AgentState::Busy if entry.drain().leaves() => "leaves when its job ends".into(),
             AgentState::Idle | AgentState::Starting if entry.drain().leaves() => {
                 "is leaving".into()
@@ -247,6 +261,20 @@ impl Reconciler {
             ));
         }
         problems
+    }
+}
+
+/// Says what of a kept agent is not as one expects.
+fn kept(entry: &Entry) -> String {
+    let is_running = entry
+        .instance
+        .as_ref()
+        .is_some_and(|instance| instance.status.is_running());
+    let has_job = entry.registration.as_ref().is_some_and(|r| r.job.is_some());
+    match (is_running, has_job) {
+        (false, _) => "its instance does not run; its files are there".into(),
+        (true, true) => "Azure has not given its job up yet".into(),
+        (true, false) => String::new(),
     }
 }
 

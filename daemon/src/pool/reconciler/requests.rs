@@ -6,11 +6,12 @@ use tracing::info;
 
 use iap_common::error::chain;
 
-use crate::agent::{AgentState, Drain};
+use crate::agent::{AgentState, Drain, Keep};
 use crate::incus::Status;
 
 use super::super::apply::ApplyError;
 use super::super::command::{Chosen, CommandError, PoolCommand};
+use super::super::ledger::Entry;
 use super::super::plan;
 use super::Reconciler;
 
@@ -23,12 +24,13 @@ type Reply = oneshot::Sender<Result<(), CommandError>>;
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     drains: Vec<(Vec<String>, Drain, Reply)>,
+    keeps: Vec<(String, Keep, Reply)>,
     removals: Vec<(String, Reply)>,
 }
 
 impl Requests {
     fn is_full(&self) -> bool {
-        self.drains.len() + self.removals.len() >= OPEN_REQUESTS
+        self.drains.len() + self.keeps.len() + self.removals.len() >= OPEN_REQUESTS
     }
 
     /// Answers whoever asked for the removal of an agent that was tried.
@@ -76,12 +78,42 @@ impl Reconciler {
                     self.requests.removals.push((name, reply));
                 }
             }
+            PoolCommand::Keep {
+                name,
+                keep,
+                asker,
+                reply,
+            } => {
+                let until = keep.until.to_string();
+                info!(agent = %name, until, uid = asker.uid, "keeping requested");
+                match self.admit_keep(&name, keep) {
+                    Ok(()) => self.await_keep(name, reply),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+            PoolCommand::Release { name, asker, reply } => {
+                info!(agent = %name, uid = asker.uid, "release requested");
+                match self.admit_release(&name) {
+                    Ok(true) => self.requests.removals.push((name, reply)),
+                    Ok(false) => self.await_keep(name, reply),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
             PoolCommand::Retry { asker, reply } => {
                 info!(uid = asker.uid, "retry requested");
                 self.breaker.retry_now(now);
                 self.order.link.retry();
                 let _ = reply.send(Ok(()));
             }
+        }
+    }
+
+    /// Answers when the wish that an agent is kept is on its instance.
+    fn await_keep(&mut self, name: String, reply: Reply) {
+        let wish = self.ledger.get(&name).and_then(|e| e.keep_wish.clone());
+        match wish {
+            Some(wish) => self.requests.keeps.push((name, wish, reply)),
+            None => drop(reply.send(Ok(()))),
         }
     }
 
@@ -99,6 +131,8 @@ impl Reconciler {
                 Some(facts) => facts.status.is_running() || facts.status == Status::Frozen,
                 None => !entry.had_instance && !entry.is_gone(),
             })
+            // Its time ends by itself, or when somebody releases it.
+            .filter(|(_, entry)| !entry.is_kept())
             .filter(|(_, entry)| !outdated_only || plan::is_outdated(entry, &self.spec_hash, image))
             .map(|(name, _)| name.clone())
             .collect()
@@ -106,6 +140,10 @@ impl Reconciler {
 
     fn admit_drain(&mut self, names: &[String], drain: Drain) -> Result<(), CommandError> {
         self.check_known(names)?;
+        let is_kept = |name: &&String| self.ledger.get(name).is_some_and(Entry::is_kept);
+        if let Some(name) = names.iter().find(is_kept) {
+            return Err(CommandError::Kept(name.clone()));
+        }
         for name in names {
             if let Some(entry) = self.ledger.get_mut(name) {
                 entry.wish = entry.wish.max(drain);
@@ -138,7 +176,7 @@ impl Reconciler {
         Ok(())
     }
 
-    fn check_known(&self, names: &[String]) -> Result<(), CommandError> {
+    pub(super) fn check_known(&self, names: &[String]) -> Result<(), CommandError> {
         if self.requests.is_full() {
             return Err(CommandError::Failed(
                 "too many requests wait for an answer".into(),
@@ -146,11 +184,7 @@ impl Reconciler {
         }
         let unknown: Vec<String> = names
             .iter()
-            .filter(|name| {
-                self.ledger
-                    .get(name)
-                    .is_none_or(super::super::ledger::Entry::is_gone)
-            })
+            .filter(|name| self.ledger.get(name).is_none_or(Entry::is_gone))
             .cloned()
             .collect();
         if unknown.is_empty() {
@@ -167,6 +201,9 @@ impl Reconciler {
             .drains
             .retain(|(_, _, reply)| !reply.is_closed());
         self.requests
+            .keeps
+            .retain(|(_, _, reply)| !reply.is_closed());
+        self.requests
             .removals
             .retain(|(_, reply)| !reply.is_closed());
         let ledger = &self.ledger;
@@ -179,6 +216,17 @@ impl Reconciler {
         });
         for (_, _, reply) in done {
             let _ = reply.send(Ok(()));
+        }
+        let keeps = self.requests.keeps.extract_if(.., |(name, wish, _)| {
+            let instance = ledger.get(name).and_then(|entry| entry.instance.as_ref());
+            instance.is_none_or(|i| i.keep.as_ref().is_some_and(|keep| keep.is_like(wish)))
+        });
+        for (name, _, reply) in keeps {
+            let is_there = ledger.get(&name).is_some_and(|e| e.instance.is_some());
+            let _ = reply.send(match is_there {
+                true => Ok(()),
+                false => Err(CommandError::CannotKeep(name, "gone")),
+            });
         }
         let gone = self.requests.removals.extract_if(.., |(name, _)| {
             ledger

@@ -87,6 +87,34 @@ impl Model {
                     registration.job = None;
                 }
             }
+            Action::Hear { .. } => {
+                let entry = world.ledger.entry(name, world.now);
+                entry.heard = true;
+                let id = entry.azure_agent_id.unwrap_or_default();
+                let result = if id % 2 == 0 { "failed" } else { "succeeded" };
+                entry.past.job = Some(JobRequest {
+                    result: Some(result.into()),
+                    ..JobRequest::default()
+                });
+            }
+            Action::Keep {
+                keep,
+                drain,
+                staying,
+                ..
+            } => {
+                if let Some(instance) = world.instances.get_mut(name) {
+                    instance.keep = Some(keep.clone());
+                    instance.drain = *drain;
+                }
+                if *staying != Staying::Noted {
+                    world.ledger.entry(name, world.now).answered = true;
+                    if let Some(registration) = world.registrations.get_mut(name) {
+                        registration.online = false;
+                        registration.job = None;
+                    }
+                }
+            }
             Action::CancelLaunch { .. } => {}
         }
     }
@@ -96,9 +124,14 @@ impl Model {
             return;
         };
         registration.enabled = false;
-        if registration.job.is_none() {
-            registration.online = false;
-            self.world.instances.remove(name);
+        if registration.job.is_some() {
+            return;
+        }
+        registration.online = false;
+        match self.world.instances.get_mut(name) {
+            // It waits for its answer.
+            Some(instance) if instance.keep.is_some() => instance.status = Status::Ready,
+            _ => drop(self.world.instances.remove(name)),
         }
     }
 

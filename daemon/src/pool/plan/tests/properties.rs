@@ -26,6 +26,8 @@ enum Happening {
     Recycle(usize),
     DrainBy(usize, i64),
     Disabled(usize),
+    Keep(usize, i64),
+    Policy(bool),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -45,6 +47,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0usize..8).prop_map(Happening::Recycle),
         1 => (0usize..8).prop_map(Happening::Disabled),
         1 => (0usize..8, 0i64..3000).prop_map(|(n, by)| Happening::DrainBy(n, by)),
+        1 => (0usize..8, 0i64..600).prop_map(|(n, until)| Happening::Keep(n, until)),
+        1 => any::<bool>().prop_map(Happening::Policy),
     ]
 }
 
@@ -121,6 +125,15 @@ fn happen(model: &mut Model, happening: &Happening) {
         Happening::Pause(paused) => world.paused = *paused,
         Happening::Recycle(n) => wish(world, *n, Drain::Recycle),
         Happening::DrainBy(n, by) => wish(world, *n, Drain::FinishBy(Reverse(*by))),
+        Happening::Keep(n, until) => {
+            world.look();
+            let name = nth(&world.instances, *n);
+            let entry = name.and_then(|name| world.ledger.get_mut(&name));
+            if let Some(entry) = entry.filter(|entry| entry.azure_agent_id.is_some()) {
+                entry.keep_wish = Some(super::keep::asked(*until));
+            }
+        }
+        Happening::Policy(keeps) => world.keep = keeps.then(super::keep::policy),
         Happening::Ghost(busy) => world.registration("ghost", 4000, false, *busy),
     }
 }
@@ -167,6 +180,10 @@ fn check(plan: &Plan, busy: &[String]) {
                 drain: Drain::Recycle | Drain::Finish | Drain::FinishBy(_),
                 ..
             } | Action::Leave { .. }
+                | Action::Keep {
+                    staying: Staying::Noted,
+                    ..
+                }
         );
         assert!(
             harmless || !busy.contains(&action.name().to_owned()),
@@ -198,6 +215,7 @@ proptest! {
         }
         model.world.azure_usable = true;
         model.world.paused = false;
+        model.world.keep = None;
         model.end_all_jobs();
         prop_assert!(model.settle(), "does not settle");
         let world = &model.world;
