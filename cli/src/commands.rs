@@ -46,7 +46,7 @@ pub(crate) enum Command {
     /// Look at pools, pause, scale and recycle them
     #[command(alias = "pool", subcommand)]
     Pools(pools::Pools),
-    /// Look at agents, drain and remove them
+    /// Look at agents, drain, remove and keep them
     #[command(alias = "agent", subcommand)]
     Agents(agents::Agents),
     Drain(drain::DrainArgs),

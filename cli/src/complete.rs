@@ -11,7 +11,7 @@ use iap_common::v1::history_service_client::HistoryServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
 use iap_common::v1::{
-    ListAgentsRequest, ListEndedAgentsRequest, ListPoolsRequest, ListProvisionJobsRequest,
+    Agent, ListAgentsRequest, ListEndedAgentsRequest, ListPoolsRequest, ListProvisionJobsRequest,
 };
 use iap_common::{client, socket};
 use tonic::transport::Channel;
@@ -39,13 +39,23 @@ pub(crate) fn pools(current: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 pub(crate) fn agents(current: &OsStr) -> Vec<CompletionCandidate> {
+    agents_that(current, |_| true)
+}
+
+/// Agents that are kept for debugging, or are to be.
+pub(crate) fn kept_agents(current: &OsStr) -> Vec<CompletionCandidate> {
+    agents_that(current, |agent| agent.keep.is_some())
+}
+
+fn agents_that(current: &OsStr, wanted: fn(&Agent) -> bool) -> Vec<CompletionCandidate> {
     names(current, async |channel| {
         let request = ListAgentsRequest::default();
         let answer = AgentServiceClient::new(channel)
             .list_agents(request)
             .await
             .ok()?;
-        let agents = answer.into_inner().agents.into_iter().map(|agent| {
+        let agents = answer.into_inner().agents.into_iter().filter(wanted);
+        let agents = agents.map(|agent| {
             let agent = crate::rows::agent::Agent::from(agent);
             let job = agent
                 .job

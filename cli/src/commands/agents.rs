@@ -1,4 +1,4 @@
-//! `agents`: look at them, and make them go.
+//! `agents`: look at them, make them go, and make them stay.
 
 use clap::Subcommand;
 
@@ -6,9 +6,11 @@ use super::{Context, Done};
 use crate::error::CliError;
 
 mod drain;
+mod keep;
 mod logs;
 mod ls;
 mod reap;
+mod release;
 mod show;
 
 #[derive(Subcommand)]
@@ -19,6 +21,8 @@ pub(crate) enum Agents {
     Logs(logs::LogsArgs),
     Drain(drain::DrainArgs),
     Reap(reap::ReapArgs),
+    Keep(keep::KeepArgs),
+    Release(release::ReleaseArgs),
 }
 
 impl Agents {
@@ -29,6 +33,8 @@ impl Agents {
             Self::Logs(args) => logs::run(context, args).await,
             Self::Drain(args) => Box::pin(drain::run(context, args)).await,
             Self::Reap(args) => reap::run(context, args).await,
+            Self::Keep(args) => keep::run(context, args).await,
+            Self::Release(args) => release::run(context, args).await,
         }
     }
 }

@@ -25,6 +25,15 @@ pub(crate) struct Agent {
     project: Option<String>,
     location: Option<String>,
     pub(crate) drain_deadline: Option<Time>,
+    keep: Option<Keep>,
+}
+
+#[derive(Serialize, PartialEq, Clone)]
+struct Keep {
+    until: Option<Time>,
+    reason: Option<String>,
+    user: Option<String>,
+    since: Option<Time>,
 }
 
 #[derive(Serialize, PartialEq, Clone)]
@@ -58,6 +67,18 @@ impl From<v1::Agent> for Agent {
             project: filled(agent.project),
             location: filled(agent.location),
             drain_deadline: Time::of(agent.drain_deadline),
+            keep: agent.keep.map(Keep::from),
+        }
+    }
+}
+
+impl From<v1::Keep> for Keep {
+    fn from(keep: v1::Keep) -> Self {
+        Self {
+            until: Time::of(keep.until),
+            reason: filled(keep.reason),
+            user: filled(keep.user),
+            since: Time::of(keep.since),
         }
     }
 }
@@ -121,12 +142,62 @@ impl Agent {
         self.state == "foreign"
     }
 
-    /// Returns the state, and that it was asked to go.
+    /// Whether its agent has ended and its instance stays for debugging.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.state == "kept"
+    }
+
+    /// Returns until when it is kept: `until 15:02`.
+    pub(crate) fn kept_until(&self, now: Timestamp) -> Option<String> {
+        let until = self.keep.as_ref()?.until?;
+        Some(format!("until {}", until.local(now)))
+    }
+
+    /// Returns by whom and why it is kept: `until 15:02 by ana "flaky test"`.
+    pub(crate) fn keep_text(&self, now: Timestamp) -> Option<String> {
+        let keep = self.keep.as_ref()?;
+        let reason = keep.reason.as_deref().map(plain);
+        let why = match (&keep.user, reason) {
+            (Some(user), Some(reason)) => format!(" by {} \"{reason}\"", plain(user)),
+            (Some(user), None) => format!(" by {}", plain(user)),
+            (None, Some(reason)) => format!(": {reason}, as the pool is configured"),
+            (None, None) => String::new(),
+        };
+        let when = match self.is_kept() {
+            true => "",
+            false => ", once its job has ended",
+        };
+        Some(format!("{}{why}{when}", self.kept_until(now)?))
+    }
+
+    /// Returns the command that opens a shell in its instance.
+    pub(crate) fn way_in(&self) -> String {
+        let project = self.project.as_deref().unwrap_or("default");
+        let place = format!("{} --project {project}", self.name);
+        let start = match self.instance_status.as_deref() {
+            Some("Stopped") => format!("incus start {place} && "),
+            _ => String::new(),
+        };
+        format!("{start}incus exec {place} -- su - agent")
+    }
+
+    /// Returns the state, and that it was asked to go or is to be kept.
     pub(crate) fn state_text(&self) -> String {
-        if self.draining && matches!(self.state.as_str(), "busy" | "idle" | "starting") {
+        let is_live = matches!(self.state.as_str(), "busy" | "idle" | "starting");
+        if is_live && self.keep.is_some() {
+            return format!("{},keep", self.state);
+        }
+        if self.draining && is_live {
             format!("{},draining", self.state)
         } else {
             self.state.clone()
+        }
+    }
+
+    fn state_cell(&self, now: Timestamp) -> String {
+        match self.kept_until(now) {
+            Some(until) if self.is_kept() => format!("kept ({until})"),
+            _ => self.state_text(),
         }
     }
 
@@ -176,7 +247,8 @@ impl Row for Agent {
     }
 
     fn cells(&self, wide: bool, now: Timestamp) -> Vec<String> {
-        let since = self.job.as_ref().and_then(Job::since);
+        let job = self.job.as_ref().filter(|_| !self.is_kept());
+        let since = job.and_then(Job::since);
         let time = |time: Option<Time>| {
             let text = time.map(|time| {
                 if wide {
@@ -190,7 +262,7 @@ impl Row for Agent {
         let mut cells = vec![
             self.name.clone(),
             self.pool.clone(),
-            self.state_text(),
+            self.state_cell(now),
             time(self.created_at),
             self.job
                 .as_ref()
@@ -232,12 +304,23 @@ impl Show for Agent {
         if let Some(detail) = &self.detail {
             lines.push(("detail", plain(detail)));
         }
+        if let Some(kept) = self.keep_text(now) {
+            lines.push(("kept", kept));
+        }
+        if self.is_kept() {
+            lines.push(("get in", self.way_in()));
+            lines.push(("let go", format!("iapctl agents release {}", self.name)));
+        }
         if let Some(deadline) = self.drain_deadline {
             lines.push(("deadline", format!("killed at {}", deadline.local(now))));
         }
         lines.push(("age", self.age(now)));
         if let Some(job) = &self.job {
-            lines.push(("job", job.with_run_time(now)));
+            let text = match self.is_kept() {
+                true => format!("{}, which has ended", job.text()),
+                false => job.with_run_time(now),
+            };
+            lines.push(("job", text));
             if let Some(requester) = job.requester() {
                 lines.push(("requested for", requester));
             }

@@ -76,7 +76,8 @@ fn an_agent_in_json_has_its_job_as_an_object() {
       "azure_enabled": true,
       "project": "default",
       "location": null,
-      "drain_deadline": null
+      "drain_deadline": null,
+      "keep": null
     }
     "#);
 }

@@ -68,7 +68,8 @@ fn a_drain_in_json_keeps_progress_and_answer_apart() {
       "state": "drained",
       "agents": [
         "linux-h1-k3v9x"
-      ]
+      ],
+      "kept": 0
     }
     --- stderr
     {"ts":"[time]","agent":"linux-h1-k3v9x","state":"deregistering","detail":"its registration is being removed","gone":0,"total":1}

@@ -105,15 +105,15 @@ fn a_daemon_that_must_not_write_refuses_a_pause() {
 fn a_paused_pool_shows_by_whom_and_why() {
     let fake = Fake::start(paused(false));
     assert_snapshot!(iapctl(&fake, "pools ls"), @r#"
-    POOL      STATE     BUSY  IDLE  START  LEAVING  WANT  IMAGE               OUTDATED  PROBLEM
-    linux     paused       6     2      0        0     0  linux@9fd8d5c0ffee         1  paused by ana "cert swap"
-    linux-vm  degraded     1     0      2        0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
+    POOL      STATE     BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE               OUTDATED  PROBLEM
+    linux     paused       6     2      0        0     0     0  linux@9fd8d5c0ffee         1  paused by ana "cert swap"
+    linux-vm  degraded     1     0      2        0     0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
     "#);
     assert_snapshot!(iapctl(&fake, "pools show linux"), @r#"
     pool         linux
     state        paused
     why          paused by ana "cert swap"
-    agents       0 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated
+    agents       0 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated, 0 kept
     queued       3 jobs wait for an agent
                  paused by ana "cert swap"
                  at capacity: all 8 agents are busy
@@ -219,7 +219,7 @@ fn another_count_is_shown() {
     assert_snapshot!(iapctl(&fake, "pools show linux"), @"
     pool         linux
     state        ok
-    agents       12 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated
+    agents       12 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated, 0 kept
     count        12 agents by ana, 8 are configured
     queued       3 jobs wait for an agent
                  at capacity: all 8 agents are busy

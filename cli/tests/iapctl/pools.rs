@@ -10,9 +10,9 @@ use super::run::iapctl;
 fn pools_are_listed_with_what_is_wrong() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "pools ls"), @"
-    POOL      STATE     BUSY  IDLE  START  LEAVING  WANT  IMAGE               OUTDATED  PROBLEM
-    linux     ok           6     2      0        0     8  linux@9fd8d5c0ffee         1  -
-    linux-vm  degraded     1     0      2        0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
+    POOL      STATE     BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE               OUTDATED  PROBLEM
+    linux     ok           6     2      0        0     0     8  linux@9fd8d5c0ffee         1  -
+    linux-vm  degraded     1     0      2        0     0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
     ");
 }
 
@@ -20,8 +20,8 @@ fn pools_are_listed_with_what_is_wrong() {
 fn the_wide_list_has_more_columns_and_absolute_times() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "pools ls -o wide --no-headers"), @"
-    linux     ok        6  2  0  0  8  linux@9fd8d5c0ffee  1  0  3  default  container        Linux builders  4.275.0  [time]  [time]  -
-    linux-vm  degraded  1  0  2  0  4  linux-vm (missing)  0  0  -  -        virtual-machine  -               -        -                     -                     storage pool full: no space left on device (retry in 47s) (+1 more)
+    linux     ok        6  2  0  0  0  8  linux@9fd8d5c0ffee  1  0  3  default  container        Linux builders  4.275.0  [time]  [time]  -
+    linux-vm  degraded  1  0  2  0  0  4  linux-vm (missing)  0  0  -  -        virtual-machine  -               -        -                     -                     storage pool full: no space left on device (retry in 47s) (+1 more)
     ");
 }
 
@@ -56,7 +56,8 @@ fn json_has_a_version_and_the_names_of_the_interface() {
             "starting": 0,
             "leaving": 0,
             "troubled": 0,
-            "outdated": 1
+            "outdated": 1,
+            "kept": 0
           },
           "agent_count": 8,
           "problems": [],
@@ -118,7 +119,8 @@ fn json_has_a_version_and_the_names_of_the_interface() {
             "starting": 2,
             "leaving": 0,
             "troubled": 0,
-            "outdated": 0
+            "outdated": 0,
+            "kept": 0
           },
           "agent_count": 4,
           "problems": [
@@ -166,7 +168,7 @@ fn json_has_a_version_and_the_names_of_the_interface() {
 fn an_empty_list_is_its_heads_and_no_error() {
     let fake = Fake::start(Answers::default());
     assert_snapshot!(iapctl(&fake, "pools ls"), @"
-    POOL  STATE  BUSY  IDLE  START  LEAVING  WANT  IMAGE  OUTDATED  PROBLEM
+    POOL  STATE  BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE  OUTDATED  PROBLEM
     --- stderr
     No pools.
     ");
@@ -189,7 +191,7 @@ fn a_pool_is_shown_with_all_that_is_known() {
     assert_snapshot!(iapctl(&fake, "pools show linux"), @"
     pool         linux
     state        ok
-    agents       8 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated
+    agents       8 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated, 0 kept
     queued       3 jobs wait for an agent
                  at capacity: all 8 agents are busy
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
@@ -208,7 +210,7 @@ fn a_pool_in_trouble_is_shown_with_its_problems() {
     assert_snapshot!(iapctl(&fake, "pools show linux-vm"), @"
     pool         linux-vm
     state        degraded
-    agents       4 wanted: 1 busy, 0 idle, 2 starting, 0 leaving, 0 troubled; 0 outdated
+    agents       4 wanted: 1 busy, 0 idle, 2 starting, 0 leaving, 0 troubled; 0 outdated, 0 kept
     image        linux-vm (missing)
     instances    virtual-machine, project default
     incus calls  open after 5 failures: create instance: no space left on device (retry in 47s)
@@ -238,6 +240,7 @@ fn a_pool_in_yaml_has_the_same_fields() {
       leaving: 0
       troubled: 0
       outdated: 1
+      kept: 0
     agent_count: 8
     problems: []
     image:

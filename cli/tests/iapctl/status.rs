@@ -19,8 +19,8 @@ fn a_healthy_daemon_fits_on_a_screen() {
     azure    ok  https://dev.azure.com/acme (linux, linux-vm), seen 4s ago
     metrics  http://127.0.0.1:9464/metrics
 
-    POOL   STATE  BUSY  IDLE  START  LEAVING  WANT  IMAGE               OUTDATED  PROBLEM
-    linux  ok        6     2      0        0     8  linux@9fd8d5c0ffee         1  -
+    POOL   STATE  BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE               OUTDATED  PROBLEM
+    linux  ok        6     2      0        0     0     8  linux@9fd8d5c0ffee         1  -
     ");
 }
 
@@ -74,9 +74,9 @@ fn what_is_red_is_said_and_makes_the_exit_code_1() {
     azure    FAILING  https://dev.azure.com/other (linux-vm): list agents: status 503 (retry in 29s)
     metrics  http://127.0.0.1:9464/metrics
 
-    POOL      STATE     BUSY  IDLE  START  LEAVING  WANT  IMAGE               OUTDATED  PROBLEM
-    linux     ok           6     2      0        0     8  linux@9fd8d5c0ffee         1  -
-    linux-vm  degraded     1     0      2        0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
+    POOL      STATE     BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE               OUTDATED  PROBLEM
+    linux     ok           6     2      0        0     0     8  linux@9fd8d5c0ffee         1  -
+    linux-vm  degraded     1     0      2        0     0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
 
     warning: the agent package is older than Azure's minimum
     --- exit 1

@@ -44,9 +44,9 @@ fn a_watched_list_prints_what_changed() {
 fn a_watched_list_in_json_is_an_object_a_line() {
     let effect = watched(&agents_come_and_go(), "agents ls -w -o json", 3);
     assert_snapshot!(effect, @r#"
-    {"api_version":"iap.v1","event":"added","agent":{"name":"linux-h1-p07qa","pool":"linux","state":"idle","detail":null,"draining":false,"created_at":"[time]","azure_agent_id":41,"job":null,"image_fingerprint":"9fd8d5c0ffee00112233","outdated":false,"instance_status":"Running","azure_status":"online","azure_enabled":true,"project":"default","location":null,"drain_deadline":null}}
-    {"api_version":"iap.v1","event":"added","agent":{"name":"linux-h1-k3v9x","pool":"linux","state":"busy","detail":null,"draining":false,"created_at":"[time]","azure_agent_id":41,"job":{"request_id":7001,"name":"Build","pipeline":"webshop-ci","run":"20261123.7","requested_for":"Ana Lima","queued_at":"[time]","assigned_at":"[time]","received_at":"[time]"},"image_fingerprint":"9fd8d5c0ffee00112233","outdated":true,"instance_status":"Running","azure_status":"online","azure_enabled":true,"project":"default","location":null,"drain_deadline":null}}
-    {"api_version":"iap.v1","event":"removed","agent":{"name":"linux-h1-p07qa","pool":"linux","state":"idle","detail":null,"draining":false,"created_at":"[time]","azure_agent_id":41,"job":null,"image_fingerprint":"9fd8d5c0ffee00112233","outdated":false,"instance_status":"Running","azure_status":"online","azure_enabled":true,"project":"default","location":null,"drain_deadline":null}}
+    {"api_version":"iap.v1","event":"added","agent":{"name":"linux-h1-p07qa","pool":"linux","state":"idle","detail":null,"draining":false,"created_at":"[time]","azure_agent_id":41,"job":null,"image_fingerprint":"9fd8d5c0ffee00112233","outdated":false,"instance_status":"Running","azure_status":"online","azure_enabled":true,"project":"default","location":null,"drain_deadline":null,"keep":null}}
+    {"api_version":"iap.v1","event":"added","agent":{"name":"linux-h1-k3v9x","pool":"linux","state":"busy","detail":null,"draining":false,"created_at":"[time]","azure_agent_id":41,"job":{"request_id":7001,"name":"Build","pipeline":"webshop-ci","run":"20261123.7","requested_for":"Ana Lima","queued_at":"[time]","assigned_at":"[time]","received_at":"[time]"},"image_fingerprint":"9fd8d5c0ffee00112233","outdated":true,"instance_status":"Running","azure_status":"online","azure_enabled":true,"project":"default","location":null,"drain_deadline":null,"keep":null}}
+    {"api_version":"iap.v1","event":"removed","agent":{"name":"linux-h1-p07qa","pool":"linux","state":"idle","detail":null,"draining":false,"created_at":"[time]","azure_agent_id":41,"job":null,"image_fingerprint":"9fd8d5c0ffee00112233","outdated":false,"instance_status":"Running","azure_status":"online","azure_enabled":true,"project":"default","location":null,"drain_deadline":null,"keep":null}}
     --- exit 130
     "#);
 }
@@ -65,10 +65,10 @@ fn a_watch_of_pools_goes_on_when_the_daemon_restarts() {
         ..answers()
     });
     assert_snapshot!(watched(&fake, "pools ls -w", 4), @"
-    POOL      STATE     BUSY  IDLE  START  LEAVING  WANT  IMAGE               OUTDATED  PROBLEM
-    linux     ok           6     2      0        0     8  linux@9fd8d5c0ffee         1  -
-    linux-vm  degraded     1     0      2        0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
-    linux     ok           7     2      0        0     8  linux@9fd8d5c0ffee         1  -
+    POOL      STATE     BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE               OUTDATED  PROBLEM
+    linux     ok           6     2      0        0     0     8  linux@9fd8d5c0ffee         1  -
+    linux-vm  degraded     1     0      2        0     0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
+    linux     ok           7     2      0        0     0     8  linux@9fd8d5c0ffee         1  -
     --- stderr
     note: the daemon went away, trying again
     note: the daemon is back

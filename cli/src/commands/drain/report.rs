@@ -13,6 +13,8 @@ use crate::rows::time::{Time, clock};
 pub(super) struct Result<'a> {
     pub(super) state: &'static str,
     pub(super) agents: &'a [String],
+    /// How many stay for debugging.
+    pub(super) kept: usize,
 }
 
 /// A change, for programs.

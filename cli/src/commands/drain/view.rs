@@ -27,6 +27,7 @@ pub(in crate::commands) struct Forecast {
 /// Returns what draining `agents` would mean for each.
 pub(super) fn forecasts(agents: Vec<Agent>, force: bool) -> Vec<Forecast> {
     let would = |agent: &Agent| match (agent.is_busy(), force, agent.draining) {
+        _ if agent.is_kept() => "stay: it is kept for debugging",
         (true, true, _) => "be stopped, its job fails",
         (true, false, true) => "go on draining",
         (true, false, false) => "finish its job, then go",
@@ -86,6 +87,8 @@ impl Row for Forecast {
 pub(super) struct Crowd {
     names: BTreeSet<String>,
     present: BTreeMap<String, Agent>,
+    /// Those that stay for debugging: nobody waits for them.
+    kept: BTreeSet<String>,
     /// A snapshot was taken. Before that nothing is known to be gone.
     seen: bool,
     /// Everybody of this pool, or of all pools where it is empty, also who comes later.
@@ -110,6 +113,7 @@ impl Crowd {
         Self {
             names,
             present: BTreeMap::new(),
+            kept: BTreeSet::new(),
             seen: false,
             everybody: None,
             unseen: Vec::new(),
@@ -161,6 +165,11 @@ impl Crowd {
         self.size() - self.remaining_names().len()
     }
 
+    /// Returns how many stay for debugging.
+    pub(super) fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
     pub(super) fn gone_names(&self) -> Vec<String> {
         self.names
             .difference(&self.remaining_names())
@@ -180,11 +189,20 @@ impl Crowd {
     /// Takes a snapshot of the agents and returns what changed. In the first one, all do.
     pub(super) fn update(
         &mut self,
-        mut agents: Vec<Agent>,
+        agents: Vec<Agent>,
         unseen: Vec<String>,
         now: Timestamp,
     ) -> Vec<Change> {
         self.unseen = unseen;
+        let (staying, mut agents): (Vec<Agent>, Vec<Agent>) =
+            agents.into_iter().partition(Agent::is_kept);
+        let concerns =
+            |agent: &&Agent| self.everybody.is_some() || self.names.contains(&agent.name);
+        self.kept = staying
+            .iter()
+            .filter(concerns)
+            .map(|agent| agent.name.clone())
+            .collect();
         if self.everybody.is_some() {
             agents.retain(|agent| !agent.is_foreign());
             self.names
@@ -221,6 +239,16 @@ impl Crowd {
                     });
                 }
                 (None, None) if !first => {}
+                (_, None) if self.kept.contains(name) => changes.push(Change {
+                    name: name.clone(),
+                    state: "kept".to_owned(),
+                    text: staying
+                        .iter()
+                        .find(|agent| agent.name == *name)
+                        .and_then(|agent| agent.kept_until(now))
+                        .map_or_else(String::new, |until| format!("for debugging {until}")),
+                    gone: true,
+                }),
                 (_, None) => changes.push(Change {
                     name: name.clone(),
                     state: "gone".to_owned(),
@@ -247,6 +275,9 @@ impl Crowd {
         let mut text = format!("{} of {} gone", self.gone(), self.size());
         for (state, count) in states {
             text = format!("{text}, {count} {state}");
+        }
+        if self.kept() > 0 {
+            text = format!("{text}, {} kept", self.kept());
         }
         let jobs = self.present.values().filter_map(|agent| agent.job.as_ref());
         if let Some(job) = jobs.min_by_key(|job| job.since()) {
@@ -462,6 +493,24 @@ mod tests {
         assert_eq!((crowd.gone(), crowd.size()), (1, 2));
         crowd.update(vec![], vec!["other".to_owned()], now());
         assert!(crowd.is_done());
+    }
+
+    #[test]
+    fn nobody_waits_for_who_is_kept() {
+        let kept = |name| agent(name, v1::AgentState::Kept);
+        let mut everybody = Crowd::everybody("", now());
+        everybody.update(vec![busy("a", 1), kept("k")], vec![], now());
+        assert_eq!((everybody.size(), everybody.kept()), (1, 1));
+        assert!(!everybody.is_done());
+        let changes = everybody.update(vec![kept("a"), kept("k")], vec![], now());
+        assert_eq!(changes.len(), 1);
+        assert_eq!((&*changes[0].state, changes[0].gone), ("kept", true));
+        assert!(everybody.is_done());
+        assert_eq!(everybody.summary(now()), "1 of 1 gone, 2 kept");
+
+        let mut named = crowd(&["a"]);
+        named.update(vec![kept("a"), kept("k")], vec![], now());
+        assert_eq!((named.is_done(), named.kept()), (true, 1));
     }
 
     #[test]

@@ -92,13 +92,18 @@ impl Gone<'_> {
     fn finish(&self, crowd: &Crowd, report: Report) -> Result<Done, CliError> {
         report.end();
         let names = crowd.gone_names();
-        let mut text = format!("drained: {}/{}\n", crowd.gone(), crowd.size());
+        let kept = match crowd.kept() {
+            0 => String::new(),
+            kept => format!(", {kept} kept"),
+        };
+        let mut text = format!("drained: {}/{}{kept}\n", crowd.gone(), crowd.size());
         if let Some(undo) = self.target.undo() {
             text = format!("{text}undo: {undo}\n");
         }
         let outcome = Outcome {
             state: "drained",
             agents: &names,
+            kept: crowd.kept(),
         };
         self.output.answer(&names.join("\n"), &text, &outcome)?;
         Ok(Done::Yes)

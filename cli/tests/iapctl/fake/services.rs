@@ -156,6 +156,40 @@ impl AgentService for State {
         Ok(Response::new(ReapAgentResponse {}))
     }
 
+    async fn keep_agent(&self, request: Request<KeepAgentRequest>) -> Answer<KeepAgentResponse> {
+        self.check("KeepAgent")?;
+        let mut request = request.into_inner();
+        let mut agent = self
+            .answers
+            .agents
+            .iter()
+            .find(|a| a.name == request.name)
+            .cloned();
+        let keep = agent
+            .as_mut()
+            .map(|agent| agent.keep.get_or_insert_default());
+        if let (Some(keep), Some(until)) = (keep, request.until) {
+            keep.until = Some(until);
+            keep.user = "ana".to_owned();
+            keep.reason.clone_from(&request.reason);
+        }
+        request.until = super::rounded(request.until);
+        self.record(format!("{request:?}"));
+        Ok(Response::new(KeepAgentResponse { agent }))
+    }
+
+    async fn release_agent(
+        &self,
+        request: Request<ReleaseAgentRequest>,
+    ) -> Answer<ReleaseAgentResponse> {
+        self.check("ReleaseAgent")?;
+        let request = request.into_inner();
+        let busy = |a: &&Agent| a.name == request.name && a.state() == AgentState::Busy;
+        let agent = self.answers.agents.iter().find(busy).cloned();
+        self.record(format!("{request:?}"));
+        Ok(Response::new(ReleaseAgentResponse { agent }))
+    }
+
     async fn stream_agent_log(
         &self,
         _: Request<StreamAgentLogRequest>,
