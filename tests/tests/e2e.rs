@@ -6,6 +6,7 @@ mod e2e {
     mod drain;
     mod history;
     mod jobs;
+    mod keep;
     mod restarts;
     mod secrets;
 }

@@ -1,5 +1,7 @@
 //! Keeping agents for debugging, and letting them go: a part of `AgentService`.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tonic::{Request, Status};
 
@@ -28,7 +30,10 @@ impl Services {
             .find_agent(&name)
             .ok_or_else(|| self.no_such_agent(&name))?;
         let length = seen.spec.keep.as_ref().map_or(KEEP_TTL, |keep| keep.ttl);
-        let until = until.unwrap_or_else(|| Keep::end_after(Timestamp::now(), length));
+        let until = match until {
+            Some(until) => Keep::end_after(until, Duration::ZERO),
+            None => Keep::end_after(Timestamp::now(), length),
+        };
         let keep = Keep {
             until,
             reason,
