@@ -20,6 +20,7 @@ pub mod breaker;
 pub mod command;
 pub mod ending;
 pub mod events;
+pub mod host_limit;
 pub mod in_flight;
 pub mod ledger;
 pub mod names;
@@ -29,6 +30,7 @@ pub mod reconciler;
 pub mod spec;
 mod spec_hash;
 pub mod status;
+pub mod waits;
 pub mod why;
 
 use command::{CommandError, PoolCommand};

@@ -83,6 +83,10 @@ pub(super) fn pool(status: &PoolStatus, intent: &Effective) -> v1::Pool {
         spec_hash: status.spec_hash.clone(),
         queued_jobs: status.azure.waiting_jobs,
         wait_reasons: status.wait_reasons.clone(),
+        job_waits: status.azure.job_waits.map(|waits| v1::JobWaits {
+            p95: Some(duration(waits.p95)),
+            jobs: u32::try_from(waits.jobs).unwrap_or(u32::MAX),
+        }),
         pause: intents::pause_message(intent),
         count_override: intents::count_message(intent),
         wanted: if status.removed {

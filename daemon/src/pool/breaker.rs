@@ -6,6 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::host_limit::HostLimit;
+
 /// The wait after the first failure.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait.
@@ -41,6 +43,13 @@ pub struct BreakerStatus {
     pub last_error_at: Option<Timestamp>,
     /// When the next try is due, while open.
     pub next_try_at: Option<Timestamp>,
+}
+
+impl BreakerStatus {
+    /// Returns the limit of the host that it was opened by, if that is what the error says.
+    pub fn limit(&self) -> Option<HostLimit> {
+        self.open.then(|| HostLimit::of(&self.last_error)).flatten()
+    }
 }
 
 /// How much may be tried now.

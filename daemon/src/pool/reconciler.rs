@@ -36,6 +36,7 @@ use super::observe::Observation;
 use super::plan::{self, Plan, Situation};
 use super::spec::PoolSpec;
 use super::status::{ImageStatus, PassReport, PoolStatus};
+use super::waits::Waits;
 
 mod act;
 mod ended;
@@ -169,6 +170,7 @@ pub struct Reconciler {
     /// When there was an instance or an action last. Something may be registered since, of which
     /// only a later list tells.
     alive_at: Option<Instant>,
+    waits: Waits,
     passes: u64,
     failed: usize,
 }
@@ -216,6 +218,7 @@ impl Reconciler {
             vacancies: VecDeque::new(),
             // Something was found of a pool that begins its life removed.
             alive_at: removed.then(Instant::now),
+            waits: Waits::default(),
             passes: 0,
             failed: 0,
         }
@@ -225,6 +228,7 @@ impl Reconciler {
     pub async fn run(mut self, stop: CancellationToken) {
         let span = info_span!("pool", name = %self.order.spec.name);
         async {
+            self.recall_waits().await;
             let mut trigger = Trigger::Startup;
             loop {
                 tokio::select! {
@@ -360,7 +364,7 @@ impl Reconciler {
         };
         self.note_gone(&gone, now);
         self.settle_found().await;
-        self.note_progress(now);
+        self.note_progress(now, wall);
         let plan = self.plan(now, wall);
         self.planned_at = Some(now);
         let started = self.apply(plan, now);

@@ -12,6 +12,7 @@ use crate::azure::{CredentialClock, JobRequest};
 use super::azure_link::CredentialState;
 use super::breaker::BreakerStatus;
 use super::spec::PoolSpec;
+use super::waits::WaitSummary;
 
 /// Which pool: also tells a pool from its former self after a reload moved it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -144,6 +145,8 @@ pub struct AzureStatus {
     pub listed_at: Option<Timestamp>,
     /// Unfinished jobs that wait for an agent.
     pub waiting_jobs: Option<u32>,
+    /// How long jobs wait; `None` when there was none lately.
+    pub job_waits: Option<WaitSummary>,
 }
 
 /// One pass.

@@ -6,16 +6,20 @@ use std::collections::BTreeMap;
 use crate::agent::AgentState;
 use crate::azure::JobRequest;
 
+use super::host_limit::HostLimit;
+
 /// Jobs that no agent can take are named up to this many; the rest is like them.
 const NAMED: usize = 3;
 
 type Capabilities = BTreeMap<String, String>;
 
-/// Returns why `waiting` jobs wait, most important first; nothing when none does.
+/// Returns why `waiting` jobs wait, most important first; nothing when none does. `limit` is what
+/// keeps agents from being started.
 pub fn wait_reasons(
     waiting: &[JobRequest],
     agents: &[&BTreeMap<String, String>],
     states: &[AgentState],
+    limit: Option<HostLimit>,
 ) -> Vec<String> {
     if waiting.is_empty() {
         return Vec::new();
@@ -23,10 +27,14 @@ pub fn wait_reasons(
     let unmet = waiting
         .iter()
         .filter_map(|job| Some((job, unmet(job, agents)?)));
-    let mut reasons: Vec<String> = unmet
+    let unmet = unmet
         .take(NAMED)
-        .map(|(job, demand)| format!("{}: no agent of the Azure pool has {demand}", name(job)))
-        .collect();
+        .map(|(job, demand)| format!("{}: no agent of the Azure pool has {demand}", name(job)));
+    let limit = limit.map(|limit| {
+        let limit = limit.words();
+        format!("no more agents can be started: {limit}; what to do: iapctl doctor")
+    });
+    let mut reasons: Vec<String> = limit.into_iter().chain(unmet).collect();
     let count = |wanted: fn(AgentState) -> bool| states.iter().filter(|s| wanted(**s)).count();
     let busy = count(|state| state == AgentState::Busy);
     let starting = count(|state| {
@@ -124,8 +132,8 @@ mod tests {
 
     #[test]
     fn nothing_waits_without_reason() {
-        assert!(wait_reasons(&[], &[], &[Busy]).is_empty());
-        let reasons = |states: &[AgentState]| wait_reasons(&[job(&[])], &[], states);
+        assert!(wait_reasons(&[], &[], &[Busy], Some(HostLimit::Memory)).is_empty());
+        let reasons = |states: &[AgentState]| wait_reasons(&[job(&[])], &[], states, None);
         assert_eq!(
             reasons(&[Busy, Busy]),
             ["at capacity: all 2 agents are busy"]
@@ -140,13 +148,26 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_the_host_comes_first_and_says_what_to_do() {
+        let reasons = wait_reasons(&[job(&[])], &[], &[Busy], Some(HostLimit::Storage));
+        assert_eq!(
+            reasons,
+            [
+                "no more agents can be started: the storage pool of the instances is full; what \
+                 to do: iapctl doctor",
+                "at capacity: all 1 agents are busy"
+            ]
+        );
+    }
+
+    #[test]
     fn a_demand_that_no_agent_meets_is_named() {
         let agents = [
             agent(&[("Agent.Version", "4.275.0"), ("stove", "1")]),
             agent(&[("Agent.Version", "4.275.0"), ("kettle", "blue")]),
         ];
         let agents: Vec<&Capabilities> = agents.iter().collect();
-        let why = |demands: &[&str]| wait_reasons(&[job(demands)], &agents, &[Idle]);
+        let why = |demands: &[&str]| wait_reasons(&[job(demands)], &agents, &[Idle], None);
         assert!(why(&["Agent.Version -gtVersion 2.163.1", "STOVE"]).is_empty());
         assert_eq!(
             why(&["kettle -equals red"]),

@@ -370,13 +370,17 @@ impl Reconciler {
     }
 
     /// Notices agents that came online and agents that ended.
-    pub(super) fn note_progress(&mut self, now: Instant) {
+    pub(super) fn note_progress(&mut self, now: Instant, wall: Timestamp) {
         let names: Vec<String> = self.ledger.iter().map(|(name, _)| name.clone()).collect();
         for name in names {
             let doing = self.in_flight.doing(&name);
             let Some(entry) = self.ledger.get_mut(&name) else {
                 continue;
             };
+            if let Some(job) = &entry.past.job {
+                let (queued, assigned) = (job.queue_time, job.assign_time);
+                self.waits.note(job.request_id, queued, assigned, wall);
+            }
             if entry.was_online {
                 entry.past.online_at.get_or_insert_with(Timestamp::now);
             }

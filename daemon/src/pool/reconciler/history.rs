@@ -2,18 +2,46 @@
 //! the result of their job, when their registration is. Tells events.
 
 use jiff::Timestamp;
+use tracing::debug;
+
+use iap_common::error::chain;
 
 use crate::agent::Drain;
 use crate::azure::JobRequest;
-use crate::store::{EndedAgent, EndedJob};
+use crate::store::{AgentFilter, EndedAgent, EndedJob};
 
 use super::super::ending::{self, Circumstances};
 use super::super::events::{self, EventKind};
 use super::super::ledger::Entry;
 use super::super::status::PoolStatus;
+use super::super::waits::WINDOW;
 use super::Reconciler;
 
+/// Records that are read to know how long jobs waited before a restart.
+const RECALLED: u32 = 1000;
+
 impl Reconciler {
+    /// Takes up from the records how long jobs waited before this daemon was started.
+    pub(super) async fn recall_waits(&mut self) {
+        let now = Timestamp::now();
+        let filter = AgentFilter {
+            since: Some(now - WINDOW),
+            pool: Some(self.order.spec.name.clone()),
+            with_job: true,
+            failed: false,
+            limit: RECALLED,
+        };
+        match self.shared.store.ended_agents(filter).await {
+            Ok(agents) => {
+                for job in agents.into_iter().filter_map(|agent| agent.job) {
+                    let (queued, assigned) = (job.queued_at, job.assigned_at);
+                    self.waits.note(job.request_id, queued, assigned, now);
+                }
+            }
+            Err(error) => debug!(error = %chain(&error), "cannot tell how long jobs waited"),
+        }
+    }
+
     /// Keeps the record of an agent as far as it is known now.
     pub(super) fn keep_record(&self, name: &str) {
         let Some(entry) = self.ledger.get(name) else {

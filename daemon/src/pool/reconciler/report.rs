@@ -42,6 +42,7 @@ fn azure_status(view: &AzureView, before: &AzureStatus) -> AzureStatus {
             .list
             .as_ref()
             .and_then(|list| u32::try_from(list.waiting_jobs.as_ref()?.len()).ok()),
+        ..before.clone()
     }
 }
 
@@ -54,13 +55,19 @@ impl Reconciler {
             .map(|(name, entry)| self.agent_status(name, entry, now))
             .collect();
         let view = self.azure.borrow();
-        let azure = azure_status(&view, &self.publish.borrow().azure);
+        let list = view.list.as_ref();
+        let waiting = list.and_then(|list| list.waiting_jobs.as_deref());
+        let waiting = waiting.unwrap_or_default();
+        let azure = AzureStatus {
+            job_waits: self.waits.summary(waiting, report.ended_at),
+            ..azure_status(&view, &self.publish.borrow().azure)
+        };
+        let launches = self.breaker.status(now);
         let states: Vec<AgentState> = agents.iter().map(|agent| agent.state).collect();
         let wait_reasons = view.list.as_ref().map_or_else(Vec::new, |list| {
             let all = list.agents.values();
             let capabilities: Vec<_> = all.map(|agent| &agent.capabilities).collect();
-            let waiting = list.waiting_jobs.as_deref().unwrap_or_default();
-            why::wait_reasons(waiting, &capabilities, &states)
+            why::wait_reasons(waiting, &capabilities, &states, launches.limit())
         });
         drop(view);
         let mut status = PoolStatus {
@@ -79,7 +86,7 @@ impl Reconciler {
             incus_reachable: self.incus_error.is_none(),
             was_seen: self.instances_known && self.seen.registrations.is_some(),
             image: self.image.clone(),
-            launches: self.breaker.status(now),
+            launches,
             azure,
             last_pass: Some(report),
         };
@@ -218,8 +225,11 @@ impl Reconciler {
         }
         problems.extend(self.image_problem(&status.image));
         if status.launches.open {
+            let limit = status.launches.limit().map_or_else(String::new, |limit| {
+                format!("{} (see iapctl doctor), ", limit.words())
+            });
             problems.push(format!(
-                "agents fail to start: {}",
+                "{limit}agents fail to start: {}",
                 status.launches.last_error
             ));
         }
