@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::rows::plain;
+use crate::style;
 
 mod access;
 
@@ -197,9 +198,10 @@ pub(crate) fn report(error: &CliError) -> ExitCode {
     }
     let mut stderr = anstream::stderr().lock();
     // Where stderr cannot be written to, the exit code is all there is left to say.
-    let _ = writeln!(stderr, "\x1b[1;31merror:\x1b[0m {}", chain(error));
+    let (bad, tip) = (style::BAD, style::HINT);
+    let _ = writeln!(stderr, "{bad}error:{bad:#} {}", chain(error));
     for hint in error.hints() {
-        let _ = writeln!(stderr, "\x1b[1;36mhint:\x1b[0m {hint}");
+        let _ = writeln!(stderr, "{tip}hint:{tip:#} {hint}");
     }
     ExitCode::from(error.code())
 }

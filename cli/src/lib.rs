@@ -27,6 +27,7 @@ mod feed;
 mod output;
 mod progress;
 mod rows;
+mod style;
 mod wait;
 
 /// Returns the definition of the command line, for help, man pages and completion.

@@ -7,13 +7,12 @@ use std::io::Write;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use tabled::builder::Builder;
-use tabled::settings::object::Columns;
-use tabled::settings::{Alignment, Padding, Style};
+use unicode_width::UnicodeWidthStr;
 
 use crate::args::{Format, ListOutputArgs, OutputArgs};
 use crate::error::CliError;
-use crate::rows::{API_VERSION, Column, Row, Show};
+use crate::rows::{API_VERSION, Column, Kind, Row, Show};
+use crate::style;
 
 mod changes;
 
@@ -50,7 +49,8 @@ impl OutputArgs {
     pub(crate) fn show(&self, item: &impl Show) -> Result<(), CliError> {
         match self.format {
             Format::Table | Format::Wide => {
-                let text = labelled(&item.lines(Timestamp::now()));
+                let lines = item.lines(Timestamp::now());
+                let text = labelled(&lines, style::on_stdout());
                 write(|out| out.write_all(text.as_bytes()))
             }
             Format::Name => line(item.name()),
@@ -97,7 +97,7 @@ impl ListOutputArgs {
     pub(crate) fn list<R: Row>(&self, rows: &[R]) -> Result<(), CliError> {
         match self.answer.format {
             Format::Table | Format::Wide => {
-                let table = self.table(rows, Timestamp::now());
+                let table = self.table(rows, Timestamp::now(), style::on_stdout());
                 if rows.is_empty() {
                     let _ = writeln!(anstream::stderr(), "No {}.", R::PLURAL);
                 }
@@ -112,11 +112,15 @@ impl ListOutputArgs {
     }
 
     /// Returns the rows as a table.
-    pub(crate) fn table<R: Row>(&self, rows: &[R], now: Timestamp) -> String {
+    pub(crate) fn table<R: Row>(&self, rows: &[R], now: Timestamp, coloured: bool) -> String {
         let wide = self.answer.wide();
         let columns = R::columns(wide);
         let cells = rows.iter().map(|row| row.cells(wide, now)).collect();
-        layout(&columns, cells, !self.no_headers, &mut Vec::new())
+        let look = Look {
+            heads: !self.no_headers,
+            coloured,
+        };
+        layout(&columns, cells, look, &mut Vec::new())
     }
 }
 
@@ -140,57 +144,74 @@ impl<R: Row> Serialize for ListDocument<'_, R> {
     }
 }
 
+/// How a table looks besides its columns.
+#[derive(Clone, Copy)]
+struct Look {
+    /// With the line of column heads.
+    heads: bool,
+    /// With colours.
+    coloured: bool,
+}
+
 /// Lays cells out: upper-case heads, two spaces between columns, numbers to the right. No column
 /// is narrower than in `widths`, which learns the new widths.
 fn layout(
     columns: &[Column],
     rows: Vec<Vec<String>>,
-    heads: bool,
+    look: Look,
     widths: &mut Vec<usize>,
 ) -> String {
     widths.resize(columns.len(), 0);
-    let heads = heads.then(|| {
-        columns
-            .iter()
-            .map(|column| column.head.to_owned())
-            .collect()
-    });
-    let mut builder = Builder::default();
-    for row in heads.into_iter().chain(rows) {
-        for (width, cell) in widths.iter_mut().zip(&row) {
-            *width = (*width).max(cell.chars().count());
-        }
-        builder.push_record(row);
-    }
-    let lines = builder.count_records();
-    // The table is as wide as its widest cells: a row of blanks holds the columns open.
-    builder.push_record(widths.iter().map(|width| " ".repeat(*width)));
-    let mut table = builder.build();
-    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
-    for (index, _) in columns
+    let heads: Vec<String> = columns
         .iter()
-        .enumerate()
-        .filter(|(_, column)| column.number)
-    {
-        table.modify(Columns::one(index), Alignment::right());
+        .map(|column| column.head.to_owned())
+        .collect();
+    for row in rows.iter().chain(look.heads.then_some(&heads)) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.width());
+        }
     }
-    trimmed(&table.to_string(), lines)
+    let line = |cells: &[String], coloured: bool| {
+        let cells = columns.iter().zip(widths.iter()).zip(cells);
+        let cells = cells.map(|((column, width), cell)| {
+            let pad = " ".repeat(width.saturating_sub(cell.width()));
+            match column.kind {
+                Kind::Number => pad + cell,
+                Kind::State if coloured => style::state(cell) + &pad,
+                Kind::State | Kind::Text => cell.clone() + &pad,
+            }
+        });
+        let cells: Vec<String> = cells.collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    let heads = look.heads.then(|| line(&heads, false));
+    let rows = rows.iter().map(|row| line(row, look.coloured));
+    heads.into_iter().chain(rows).collect()
 }
+
+/// Labels whose values begin with a state.
+const STATES: [&str; 4] = ["state", "config", "incus", "azure"];
 
 /// Lays labels and values out; the lines of a value stand below each other.
-pub(crate) fn labelled(lines: &[(&'static str, String)]) -> String {
-    let mut builder = Builder::default();
+pub(crate) fn labelled(lines: &[(&'static str, String)], coloured: bool) -> String {
+    let width = lines.iter().map(|(label, _)| label.width()).max();
+    let width = width.unwrap_or(0);
+    let mut text = String::new();
     for (label, value) in lines {
-        builder.push_record([*label, value.as_str()]);
+        let mut label = *label;
+        let coloured = coloured && STATES.contains(&label);
+        for line in value.split('\n') {
+            let line = if coloured {
+                style::state(line)
+            } else {
+                line.to_owned()
+            };
+            text.push_str(format!("{label:<width$}  {line}").trim_end());
+            text.push('\n');
+            label = "";
+        }
     }
-    let mut table = builder.build();
-    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
-    trimmed(&table.to_string(), usize::MAX)
-}
-
-fn trimmed(table: &str, lines: usize) -> String {
-    let lines = table.lines().take(lines);
-    lines.fold(String::new(), |text, line| text + line.trim_end() + "\n")
+    text
 }
 
 #[cfg(test)]

@@ -21,21 +21,40 @@ pub(crate) const API_VERSION: &str = "iap.v1";
 /// Shown where there is nothing to show, so that columns stay countable.
 const NOTHING: &str = "-";
 
-/// A column's head and whether its cells are numbers.
+/// A column's head and what its cells are.
 pub(crate) struct Column {
     pub(crate) head: &'static str,
-    pub(crate) number: bool,
+    pub(crate) kind: Kind,
+}
+
+/// What cells are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    /// To the right.
+    Number,
+    /// Begins with the word of a state, which may be coloured.
+    State,
 }
 
 pub(crate) const fn column(head: &'static str) -> Column {
-    Column {
-        head,
-        number: false,
-    }
+    let kind = Kind::Text;
+    Column { head, kind }
 }
 
-const fn number(head: &'static str) -> Column {
-    Column { head, number: true }
+pub(crate) const fn number(head: &'static str) -> Column {
+    let kind = Kind::Number;
+    Column { head, kind }
+}
+
+pub(crate) const fn state(head: &'static str) -> Column {
+    let kind = Kind::State;
+    Column { head, kind }
+}
+
+/// A time in the wide list, else an age.
+const fn time_column(wide: bool, head: &'static str, short: &'static str) -> Column {
+    if wide { column(head) } else { number(short) }
 }
 
 /// Something that is listed.

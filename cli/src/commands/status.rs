@@ -9,6 +9,7 @@ use crate::args::ListOutputArgs;
 use crate::error::CliError;
 use crate::output;
 use crate::rows::status::Status;
+use crate::style;
 
 /// Show the daemon, Incus, Azure and the pools on one screen
 ///
@@ -24,9 +25,10 @@ pub(super) async fn run(context: &Context, args: StatusArgs) -> Result<Done, Cli
     let mut client = context.daemon().await?;
     let status = Status::from(call(client.get_status(GetStatusRequest {})).await?);
     let now = Timestamp::now();
-    let mut text = output::labelled(&status.lines(now));
+    let coloured = style::on_stdout();
+    let mut text = output::labelled(&status.lines(now), coloured);
     text.push('\n');
-    text.push_str(&args.output.table(&status.pools, now));
+    text.push_str(&args.output.table(&status.pools, now, coloured));
     let warnings = status.warnings();
     if !warnings.is_empty() {
         text.push('\n');

@@ -35,7 +35,7 @@ pub(super) async fn run(context: &Context, args: VersionArgs) -> Result<Done, Cl
         ));
     }
     let daemon = iapd.clone().unwrap_or_else(|| "not reachable".to_owned());
-    let text = output::labelled(&[("iapctl", iapctl.to_owned()), ("iapd", daemon)]);
+    let text = output::labelled(&[("iapctl", iapctl.to_owned()), ("iapd", daemon)], false);
     args.output
         .answer(iapctl, &text, &Versions { iapctl, iapd })?;
     Ok(Done::Yes)

@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::{layout, write};
+use super::{Look, layout, write};
 use crate::args::{Format, ListOutputArgs};
 use crate::error::CliError;
 use crate::progress::{Notes, Screen};
 use crate::rows::{API_VERSION, Row};
+use crate::style;
 
 /// What is shown of a watched list.
 pub(crate) struct Changes<'a, R> {
@@ -66,7 +67,7 @@ impl<'a, R: Row> Changes<'a, R> {
     /// Draws the ages again, on a terminal.
     pub(crate) fn redraw(&mut self, now: Timestamp) {
         if let Some(screen) = &mut self.screen {
-            let table = self.output.table(&self.rows, now);
+            let table = self.output.table(&self.rows, now, style::on_stdout());
             screen.draw(table.lines().map(|line| line.to_owned().into()).collect());
         }
     }
@@ -91,12 +92,15 @@ impl<'a, R: Row> Changes<'a, R> {
                     .iter()
                     .map(|(event, row)| self.cells(*event, row, now));
                 let cells = cells.collect();
-                let heads = !self.begun && !self.output.no_headers;
+                let look = Look {
+                    heads: !self.begun && !self.output.no_headers,
+                    coloured: false,
+                };
                 self.begun = true;
                 Ok(layout(
                     &R::columns(self.output.answer.wide()),
                     cells,
-                    heads,
+                    look,
                     &mut self.widths,
                 ))
             }

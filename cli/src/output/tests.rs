@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 
 use super::*;
-use crate::rows::column;
+use crate::rows::{column, number, state};
 
 #[derive(Serialize, PartialEq, Clone)]
 struct Thing {
@@ -27,11 +27,12 @@ impl Row for Thing {
     const SINGULAR: &'static str = "thing";
 
     fn columns(_: bool) -> Vec<Column> {
-        let count = Column {
-            head: "COUNT",
-            number: true,
-        };
-        vec![column("THING"), column("STATE"), count, column("AGE")]
+        vec![
+            column("THING"),
+            state("STATE"),
+            number("COUNT"),
+            column("AGE"),
+        ]
     }
 
     fn cells(&self, _: bool, now: Timestamp) -> Vec<String> {
@@ -66,7 +67,7 @@ fn tables_have_no_boxes_and_numbers_to_the_right() {
         thing("short", "ok", 5),
         thing("a-longer-name", "degraded", 120),
     ];
-    assert_snapshot!(output(Format::Table).table(&rows, at(60)), @"
+    assert_snapshot!(output(Format::Table).table(&rows, at(60), false), @"
     THING          STATE     COUNT  AGE
     short          ok            5  60s
     a-longer-name  degraded    120  60s
@@ -76,7 +77,7 @@ fn tables_have_no_boxes_and_numbers_to_the_right() {
 #[test]
 fn wide_characters_keep_the_columns_straight() {
     let rows = [thing("日本", "ok", 5), thing("plain", "ok", 5)];
-    assert_snapshot!(output(Format::Table).table(&rows, at(60)), @"
+    assert_snapshot!(output(Format::Table).table(&rows, at(60), false), @"
     THING  STATE  COUNT  AGE
     日本   ok         5  60s
     plain  ok         5  60s
@@ -84,9 +85,25 @@ fn wide_characters_keep_the_columns_straight() {
 }
 
 #[test]
+fn states_are_coloured_within_their_columns() {
+    let rows = [thing("one", "ok", 5), thing("two", "degraded", 5)];
+    let table = output(Format::Table).table(&rows, at(60), true);
+    let (green, yellow) = ("\x1b[32mok\x1b[0m      ", "\x1b[33mdegraded\x1b[0m");
+    assert!(
+        table.contains(&format!("one    {green}      5")),
+        "{table:?}"
+    );
+    assert!(
+        table.contains(&format!("two    {yellow}      5")),
+        "{table:?}"
+    );
+    assert!(table.starts_with("THING  STATE "), "{table:?}");
+}
+
+#[test]
 fn names_are_never_cut() {
     let name = "n".repeat(300);
-    let table = output(Format::Table).table(&[thing(&name, "ok", 1)], at(0));
+    let table = output(Format::Table).table(&[thing(&name, "ok", 1)], at(0), false);
     assert!(table.contains(&name));
 }
 

@@ -1,11 +1,15 @@
 //! Agents: one instance, one registration, one job.
 
+use std::time::Duration;
+
 use iap_common::v1;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::time::{Time, age};
-use super::{Column, NOTHING, Row, Show, column, filled, or_nothing, plain, short, word};
+use super::{
+    Column, NOTHING, Row, Show, column, filled, or_nothing, plain, short, state, time_column, word,
+};
 
 #[derive(Serialize, PartialEq, Clone)]
 pub(crate) struct Agent {
@@ -99,13 +103,13 @@ impl From<v1::Job> for Job {
 }
 
 impl Job {
-    /// Returns `pipeline run job`, each where Azure said it.
+    /// Returns `pipeline #run job`, each where Azure said it.
     pub(crate) fn text(&self) -> String {
-        let parts = [&self.pipeline, &self.run, &self.name];
+        let parts = [("", &self.pipeline), ("#", &self.run), ("", &self.name)];
         let known: Vec<String> = parts
             .into_iter()
-            .filter(|part| !part.is_empty())
-            .map(|part| plain(part))
+            .filter(|(_, part)| !part.is_empty())
+            .map(|(mark, part)| format!("{mark}{}", plain(part)))
             .collect();
         if known.is_empty() {
             format!("job {}", self.request_id)
@@ -119,11 +123,16 @@ impl Job {
         self.received_at.or(self.assigned_at)
     }
 
+    /// Returns how long it waited until an agent was chosen.
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        Some(self.queued_at?.until(self.assigned_at?))
+    }
+
     pub(crate) fn requester(&self) -> Option<String> {
         self.requested_for.as_deref().map(plain)
     }
 
-    /// Returns the job with the time it has run: `webshop-ci 20261123.7 Build (11m)`.
+    /// Returns the job with the time it has run: `webshop-ci #20261123.7 Build (11m)`.
     pub(crate) fn with_run_time(&self, now: Timestamp) -> String {
         match self.since() {
             Some(since) => format!("{} ({})", self.text(), age(since.age(now))),
@@ -233,10 +242,10 @@ impl Row for Agent {
         let mut columns = vec![
             column("AGENT"),
             column("POOL"),
-            column("STATE"),
-            column(if wide { "CREATED" } else { "AGE" }),
+            state("STATE"),
+            time_column(wide, "CREATED", "AGE"),
             column("JOB"),
-            column(if wide { "RUNNING-SINCE" } else { "RUN" }),
+            time_column(wide, "RUNNING-SINCE", "RUN"),
             column("IMAGE"),
         ];
         if wide {

@@ -7,6 +7,7 @@ use iap_common::v1::CheckSeverity;
 use serde::Serialize;
 
 use super::{filled, plain, word};
+use crate::style;
 
 /// Wide enough for the longest word.
 const WORD: usize = 9;
@@ -94,7 +95,7 @@ impl Diagnosis {
     fn count(&self) -> String {
         let counts: Vec<String> = RANKS
             .iter()
-            .filter_map(|(rank, _, one, many)| {
+            .filter_map(|(rank, one, many)| {
                 let found = self.checks.iter().filter(|check| check.rank == *rank);
                 match found.count() {
                     0 => None,
@@ -107,15 +108,15 @@ impl Diagnosis {
     }
 }
 
-/// Worst first: how a severity is coloured and counted. One that a newer daemon has and this
-/// program does not know is the first.
-const RANKS: [(CheckSeverity, &str, &str, &str); 6] = [
-    (CheckSeverity::Unspecified, "1", "unknown", "unknown"),
-    (CheckSeverity::Error, "1;31", "error", "errors"),
-    (CheckSeverity::Warning, "1;33", "warning", "warnings"),
-    (CheckSeverity::Notice, "1;36", "notice", "notices"),
-    (CheckSeverity::Skipped, "2", "skipped", "skipped"),
-    (CheckSeverity::Ok, "32", "ok", "ok"),
+/// Worst first: how a severity is counted. One that a newer daemon has and this program does not
+/// know is the first.
+const RANKS: [(CheckSeverity, &str, &str); 6] = [
+    (CheckSeverity::Unspecified, "unknown", "unknown"),
+    (CheckSeverity::Error, "error", "errors"),
+    (CheckSeverity::Warning, "warning", "warnings"),
+    (CheckSeverity::Notice, "notice", "notices"),
+    (CheckSeverity::Skipped, "skipped", "skipped"),
+    (CheckSeverity::Ok, "ok", "ok"),
 ];
 
 impl Check {
@@ -125,10 +126,6 @@ impl Check {
 
     /// Returns `WARNING  image (linux): ...`, and below it why and what to do.
     fn text(&self, all: bool) -> String {
-        let colour = RANKS
-            .iter()
-            .find(|(rank, ..)| *rank == self.rank)
-            .map_or("1", |(_, colour, ..)| colour);
         let word = match self.rank {
             CheckSeverity::Error | CheckSeverity::Warning => self.severity.to_uppercase(),
             _ => self.severity.clone(),
@@ -138,7 +135,8 @@ impl Check {
             .as_ref()
             .map_or_else(String::new, |subject| format!(" ({})", plain(subject)));
         let mut text = format!(
-            "\x1b[{colour}m{word:<WORD$}\x1b[0m{}{about}: {}\n",
+            "{}{}{about}: {}\n",
+            style::state(&format!("{word:<WORD$}")),
             plain(&self.title),
             plain(&self.finding)
         );

@@ -7,9 +7,10 @@ use serde::Serialize;
 use super::agent::Job;
 use crate::error::CliError;
 
-use super::time::{Time, age, clock, size, took};
+use super::time::{Time, age, clock, size, took, waited};
 use super::{
     API_VERSION, Column, NOTHING, Row, Show, column, filled, number, or_nothing, plain, short,
+    state, time_column,
 };
 
 #[derive(Serialize, PartialEq, Clone)]
@@ -52,6 +53,11 @@ impl From<v1::EndedAgent> for EndedAgent {
 }
 
 impl EndedAgent {
+    /// Returns how long its job waited for an agent to be chosen.
+    fn wait_time(&self) -> Option<String> {
+        Some(waited(self.job.as_ref()?.waited()?))
+    }
+
     /// Returns how long its job took.
     fn run_time(&self) -> Option<String> {
         let since = self.job.as_ref()?.since()?;
@@ -73,8 +79,9 @@ impl Row for EndedAgent {
         let mut columns = vec![
             number("ID"),
             column("JOB"),
-            column("RESULT"),
-            column(if wide { "ENDED-AT" } else { "ENDED" }),
+            state("RESULT"),
+            time_column(wide, "ENDED-AT", "ENDED"),
+            number("WAIT"),
             number("RUN"),
             column("POOL"),
             column("AGENT"),
@@ -100,6 +107,7 @@ impl Row for EndedAgent {
             self.job_text(),
             or_nothing(self.job_result.as_deref()),
             or_nothing(ended.as_deref()),
+            or_nothing(self.wait_time().as_deref()),
             or_nothing(self.run_time().as_deref()),
             self.pool.clone(),
             self.name.clone(),
@@ -172,6 +180,9 @@ impl Show for EndedAgentWithEvidence {
             let run = agent.run_time();
             let run = run.map_or_else(String::new, |run| format!(" after {run}"));
             lines.push(("result", format!("{result}{run}")));
+            if let Some(wait) = agent.wait_time() {
+                lines.push(("waited", format!("{wait} for an agent")));
+            }
             if let Some(requester) = job.requester() {
                 lines.push(("requested for", requester));
             }
@@ -322,7 +333,7 @@ impl Row for Event {
 
     fn columns(wide: bool) -> Vec<Column> {
         let mut columns = vec![
-            column(if wide { "AT" } else { "AGE" }),
+            time_column(wide, "AT", "AGE"),
             column("TYPE"),
             column("POOL"),
             column("AGENT"),

@@ -81,13 +81,13 @@ fn until(at: Option<Time>, now: Timestamp) -> String {
 }
 
 impl Pause {
-    /// Returns it in words: `paused by ana until 14:30 "cert swap" (whole host)`.
+    /// Returns it in words: `paused by ana "cert swap" until 14:30 (whole host)`.
     pub(super) fn text(&self, now: Timestamp) -> String {
         let reason = self.reason.as_deref().map(plain);
         let reason = reason.map_or_else(String::new, |reason| format!(" \"{reason}\""));
         let host = if self.host_wide { " (whole host)" } else { "" };
         format!(
-            "paused{}{}{reason}{host}",
+            "paused{}{reason}{}{host}",
             by(self.who.as_ref()),
             until(self.until, now)
         )

@@ -1,12 +1,16 @@
 //! Pools: what is wanted, what is there, why it differs.
 
+use std::time::Duration;
+
 use iap_common::v1;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::intent::{CountOverride, Pause};
-use super::time::{Time, age, seconds};
-use super::{Column, NOTHING, Row, Show, column, filled, number, or_nothing, plain, short, word};
+use super::time::{Time, age, seconds, waited};
+use super::{
+    Column, NOTHING, Row, Show, column, filled, number, or_nothing, plain, short, state, word,
+};
 
 #[derive(Serialize, PartialEq, Clone)]
 pub(crate) struct Pool {
@@ -29,6 +33,7 @@ pub(crate) struct Pool {
     count_override: Option<CountOverride>,
     wanted: u32,
     wait_reasons: Vec<String>,
+    job_waits: Option<JobWaits>,
 }
 
 #[derive(Serialize, PartialEq, Clone, Default)]
@@ -67,6 +72,13 @@ struct AzurePool {
     snapshot_age_seconds: Option<f64>,
 }
 
+/// How long jobs wait for an agent: those of the last hour and those that wait now.
+#[derive(Serialize, PartialEq, Clone)]
+struct JobWaits {
+    p95_seconds: Option<f64>,
+    jobs: u32,
+}
+
 #[derive(Serialize, PartialEq, Clone)]
 struct Pass {
     number: u64,
@@ -100,6 +112,7 @@ impl From<v1::Pool> for Pool {
             count_override: pool.count_override.map(CountOverride::from),
             wanted: pool.wanted,
             wait_reasons: pool.wait_reasons,
+            job_waits: pool.job_waits.map(JobWaits::from),
         }
     }
 }
@@ -123,6 +136,17 @@ impl From<v1::AgentCounts> for Counts {
             troubled,
             outdated,
             kept,
+        }
+    }
+}
+
+impl Counts {
+    /// Returns `1/8`, or `0`.
+    fn outdated_text(&self) -> String {
+        let all = self.busy + self.idle + self.starting + self.leaving + self.troubled;
+        match self.outdated {
+            0 => "0".to_owned(),
+            outdated => format!("{outdated}/{all}"),
         }
     }
 }
@@ -161,6 +185,22 @@ impl From<v1::AzurePool> for AzurePool {
     }
 }
 
+impl From<v1::JobWaits> for JobWaits {
+    fn from(waits: v1::JobWaits) -> Self {
+        Self {
+            p95_seconds: seconds(waits.p95),
+            jobs: waits.jobs,
+        }
+    }
+}
+
+impl JobWaits {
+    fn p95(&self) -> Option<String> {
+        let p95 = Duration::try_from_secs_f64(self.p95_seconds?).ok()?;
+        Some(waited(p95))
+    }
+}
+
 impl From<v1::PassReport> for Pass {
     fn from(pass: v1::PassReport) -> Self {
         Self {
@@ -188,8 +228,14 @@ impl Breaker {
 
     fn retry(&self, now: Timestamp) -> String {
         self.next_try_at.map_or_else(String::new, |at| {
-            format!(" (retry in {})", age(at.ahead(now)))
+            format!(" (breaker: retry in {})", age(at.ahead(now)))
         })
+    }
+
+    /// Returns `2m ago  `, as far as that is known.
+    fn when(&self, now: Timestamp) -> String {
+        self.last_error_at
+            .map_or_else(String::new, |at| format!("{} ago  ", age(at.age(now))))
     }
 
     fn line(&self, now: Timestamp) -> String {
@@ -218,11 +264,15 @@ impl Pool {
         self.state == "degraded"
     }
 
-    fn open_breaker(&self) -> Option<&Breaker> {
-        self.incus_breaker
-            .iter()
-            .chain(&self.azure_breaker)
-            .find(|breaker| breaker.is_open())
+    /// Returns the open breaker that a problem is about, else the first open one.
+    fn open_breaker(&self, problem: &str) -> Option<&Breaker> {
+        let breakers = self.incus_breaker.iter().chain(&self.azure_breaker);
+        let mut open = breakers.filter(|breaker| breaker.is_open());
+        let speaks = |breaker: &&Breaker| {
+            let error = breaker.last_error.as_deref();
+            error.is_some_and(|error| problem.contains(error))
+        };
+        open.clone().find(speaks).or_else(|| open.next())
     }
 
     /// Returns by whom and why it is paused, if it is.
@@ -248,16 +298,22 @@ impl Pool {
 
     /// Returns the most important problem in one line, and that there are more.
     fn trouble(&self, now: Timestamp) -> String {
-        match (self.problems.as_slice(), self.open_breaker()) {
-            ([], None) => NOTHING.to_owned(),
-            ([], Some(breaker)) => breaker.trouble(now),
-            ([first, rest @ ..], breaker) => {
+        let (first, rest) = match self.problems.split_first() {
+            Some((first, rest)) => (first.as_str(), rest.len()),
+            None => ("", 0),
+        };
+        let breaker = self.open_breaker(first);
+        let when = breaker.map_or_else(String::new, |breaker| breaker.when(now));
+        match (first, breaker) {
+            ("", None) => NOTHING.to_owned(),
+            ("", Some(breaker)) => format!("{when}{}", breaker.trouble(now)),
+            (first, breaker) => {
                 let retry = breaker.map_or_else(String::new, |breaker| breaker.retry(now));
-                let more = match rest.len() {
+                let more = match rest {
                     0 => String::new(),
                     n => format!(" (+{n} more)"),
                 };
-                format!("{}{retry}{more}", plain(first))
+                format!("{when}{}{retry}{more}", plain(first))
             }
         }
     }
@@ -270,20 +326,21 @@ impl Row for Pool {
     fn columns(wide: bool) -> Vec<Column> {
         let mut columns = vec![
             column("POOL"),
-            column("STATE"),
+            state("STATE"),
             number("BUSY"),
             number("IDLE"),
             number("START"),
-            number("LEAVING"),
-            number("KEPT"),
             number("WANT"),
+            number("QUEUED"),
+            number("WAIT-P95"),
             column("IMAGE"),
             number("OUTDATED"),
         ];
         if wide {
             columns.extend([
+                number("LEAVING"),
+                number("KEPT"),
                 number("TROUBLED"),
-                number("QUEUED"),
                 column("PROJECT"),
                 column("TYPE"),
                 column("AZURE-POOL"),
@@ -293,7 +350,7 @@ impl Row for Pool {
             ]);
         }
         // Last, since it is as long as it is.
-        columns.push(column("PROBLEM"));
+        columns.push(column("LAST-ERROR"));
         columns
     }
 
@@ -305,13 +362,14 @@ impl Row for Pool {
             counts.busy.to_string(),
             counts.idle.to_string(),
             counts.starting.to_string(),
-            counts.leaving.to_string(),
-            counts.kept.to_string(),
             self.wanted.to_string(),
+            self.queued_jobs
+                .map_or_else(|| NOTHING.to_owned(), |n| n.to_string()),
+            or_nothing(self.job_waits.as_ref().and_then(JobWaits::p95).as_deref()),
             self.image
                 .as_ref()
                 .map_or_else(|| NOTHING.to_owned(), Image::text),
-            counts.outdated.to_string(),
+            counts.outdated_text(),
         ];
         if wide {
             let image = self.image.as_ref();
@@ -319,9 +377,9 @@ impl Row for Pool {
                 time.map_or_else(|| NOTHING.to_owned(), |time| time.to_string())
             };
             cells.extend([
+                counts.leaving.to_string(),
+                counts.kept.to_string(),
                 counts.troubled.to_string(),
-                self.queued_jobs
-                    .map_or_else(|| NOTHING.to_owned(), |n| n.to_string()),
                 or_nothing(self.project.as_deref()),
                 or_nothing(self.instance_type.as_deref()),
                 or_nothing(self.azure.as_ref().map(|azure| azure.pool_name.as_str())),
@@ -385,6 +443,13 @@ impl Show for Pool {
                 }
             }
             lines.push(("queued", text));
+        }
+        if let Some(waits) = &self.job_waits {
+            let jobs = waits.jobs;
+            let text = waits.p95().map(|p95| {
+                format!("95 of 100 jobs wait {p95} or less: {jobs} of the last hour and of now")
+            });
+            lines.push(("waits", or_nothing(text.as_deref())));
         }
         if let Some(image) = &self.image {
             let mut value = image.text();

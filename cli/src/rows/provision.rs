@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::time::{Time, age, took};
-use super::{Column, NOTHING, Row, Show, column, filled, number, or_nothing, plain, short, word};
+use super::{
+    Column, NOTHING, Row, Show, column, filled, number, or_nothing, plain, short, state,
+    time_column, word,
+};
 
 #[derive(Serialize, PartialEq, Clone)]
 pub(crate) struct ProvisionJob {
@@ -151,9 +154,9 @@ impl Row for ProvisionJob {
         let mut columns = vec![
             column("JOB"),
             column("TARGET"),
-            column("STATE"),
+            state("STATE"),
             column("STEP"),
-            column(if wide { "CREATED" } else { "AGE" }),
+            time_column(wide, "CREATED", "AGE"),
             number("TOOK"),
             column("BASE"),
             column("IMAGE"),

@@ -97,6 +97,15 @@ pub(crate) fn took(duration: Duration) -> String {
     }
 }
 
+/// Returns how long something waited: `4s`, `6m10s`, `2h05m`.
+pub(crate) fn waited(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        _ => took(duration),
+    }
+}
+
 /// Returns the local time of day, as progress lines begin.
 pub(crate) fn clock(now: Timestamp) -> String {
     now.to_zoned_datetime(TimeZone::system())

@@ -11,11 +11,11 @@ use super::run::iapctl;
 fn agents_are_listed_with_their_jobs() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "agents ls"), @"
-    AGENT              POOL      STATE     AGE  JOB                          RUN  IMAGE
-    linux-h1-k3v9x     linux     busy      14m  webshop-ci 20261123.7 Build  11m  9fd8d5c0ffee (outdated)
-    linux-h1-p07qa     linux     idle      2m   -                            -    9fd8d5c0ffee
-    linux-h1-r2d2x     linux     unknown   2m   -                            -    9fd8d5c0ffee
-    linux-vm-h1-b7q1z  linux-vm  creating  8s   -                            -    -
+    AGENT              POOL      STATE     AGE  JOB                           RUN  IMAGE
+    linux-h1-k3v9x     linux     busy      14m  webshop-ci #20261123.7 Build  11m  9fd8d5c0ffee (outdated)
+    linux-h1-p07qa     linux     idle       2m  -                               -  9fd8d5c0ffee
+    linux-h1-r2d2x     linux     unknown    2m  -                               -  9fd8d5c0ffee
+    linux-vm-h1-b7q1z  linux-vm  creating   8s  -                               -  -
     ");
 }
 
@@ -23,10 +23,10 @@ fn agents_are_listed_with_their_jobs() {
 fn the_wide_list_has_ids_states_and_details() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "agents ls --pool linux -o wide"), @"
-    AGENT           POOL   STATE    CREATED               JOB                          RUNNING-SINCE         IMAGE                    AZURE-ID  INSTANCE  AZURE    PROJECT  DETAIL
-    linux-h1-k3v9x  linux  busy     [time]  webshop-ci 20261123.7 Build  [time]  9fd8d5c0ffee (outdated)  41        Running   online   default  -
-    linux-h1-p07qa  linux  idle     [time]  -                            -                     9fd8d5c0ffee             41        Running   online   default  -
-    linux-h1-r2d2x  linux  unknown  [time]  -                            -                     9fd8d5c0ffee             41        Running   offline  default  offline for 40s of 5m
+    AGENT           POOL   STATE    CREATED               JOB                           RUNNING-SINCE         IMAGE                    AZURE-ID  INSTANCE  AZURE    PROJECT  DETAIL
+    linux-h1-k3v9x  linux  busy     [time]  webshop-ci #20261123.7 Build  [time]  9fd8d5c0ffee (outdated)  41        Running   online   default  -
+    linux-h1-p07qa  linux  idle     [time]  -                             -                     9fd8d5c0ffee             41        Running   online   default  -
+    linux-h1-r2d2x  linux  unknown  [time]  -                             -                     9fd8d5c0ffee             41        Running   offline  default  offline for 40s of 5m
     ");
 }
 
@@ -38,7 +38,7 @@ fn an_agent_is_shown_with_its_job() {
     pool           linux
     state          busy
     age            14m
-    job            webshop-ci 20261123.7 Build (11m)
+    job            webshop-ci #20261123.7 Build (11m)
     requested for  Ana Lima
     image          9fd8d5c0ffee (outdated)
     instance       Running, project default
@@ -173,7 +173,7 @@ fn force_on_a_busy_agent_wants_a_confirmation() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "agents reap linux-h1-k3v9x --force"), @"
     --- stderr
-    linux-h1-k3v9x  loses its job: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    linux-h1-k3v9x  loses its job: webshop-ci #20261123.7 Build (11m) for Ana Lima
     error: jobs would fail, and nobody can be asked here
     hint: pass --yes
     --- exit 2
@@ -187,7 +187,7 @@ fn force_and_yes_remove_a_busy_agent() {
     assert_snapshot!(iapctl(&fake, "agents reap linux-h1-k3v9x --force --yes"), @"
     linux-h1-k3v9x: removed
     --- stderr
-    linux-h1-k3v9x  loses its job: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    linux-h1-k3v9x  loses its job: webshop-ci #20261123.7 Build (11m) for Ana Lima
     ");
     assert_snapshot!(fake.calls(), @r#"ReapAgentRequest { name: "linux-h1-k3v9x", force: true }"#);
 }

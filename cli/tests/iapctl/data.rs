@@ -87,6 +87,13 @@ pub(crate) fn pools() -> Vec<Pool> {
         spec_hash: "1f2e3d".to_owned(),
         queued_jobs: Some(3),
         wait_reasons: vec!["at capacity: all 8 agents are busy".to_owned()],
+        job_waits: Some(JobWaits {
+            p95: Some(prost_types::Duration {
+                seconds: 370,
+                nanos: 0,
+            }),
+            jobs: 42,
+        }),
         ..Pool::default()
     };
     let vm = Pool {

@@ -44,7 +44,7 @@ fn drained_is_said_when_the_last_agent_is_gone() {
     assert_snapshot!(effect, @"
     drained: 2/2
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-p07qa  idle  waiting for Azure to say that it has no job
     [time]  linux-h1-p07qa  stopping  its instance is being removed
     [time]  linux-h1-p07qa  gone  instance and registration removed
@@ -85,7 +85,7 @@ fn a_wait_that_times_out_exits_3_and_the_drain_goes_on() {
     ]]);
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY} --timeout 1s")), @"
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     error: 1 of 1 agents are still there after 1s; the drain goes on
     hint: wait again: iapctl agents drain --watch linux-h1-k3v9x
     --- exit 3
@@ -105,7 +105,7 @@ fn ctrl_c_detaches_and_says_how_to_come_back() {
     );
     assert_snapshot!(effect, @"
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-p07qa  gone  is not there: gone already
     detached: the drain goes on
     still running: iapctl agents drain --watch linux-h1-k3v9x
@@ -121,8 +121,8 @@ fn a_wait_is_never_silent_for_long() {
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY}")), @"
     drained: 1/1
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
-    [time]  waiting: 0 of 1 gone, 1 busy; longest: webshop-ci 20261123.7 Build (11m)
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
+    [time]  waiting: 0 of 1 gone, 1 busy; longest: webshop-ci #20261123.7 Build (11m)
     [time]  linux-h1-k3v9x  gone  instance and registration removed
     ");
 }
@@ -135,7 +135,7 @@ fn the_wait_goes_on_when_the_daemon_restarts() {
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY}")), @"
     drained: 1/1
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     note: the daemon went away, trying again
     note: the daemon is back
     [time]  linux-h1-k3v9x  gone  instance and registration removed
@@ -154,7 +154,7 @@ fn a_daemon_that_stops_in_good_order_is_waited_for_too() {
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY}")), @"
     drained: 1/1
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     note: the daemon went away, trying again
     note: the daemon is back
     [time]  linux-h1-k3v9x  gone  instance and registration removed
@@ -170,7 +170,7 @@ fn a_wait_can_be_taken_up_again_for_all_that_drain() {
     assert_snapshot!(iapctl(&fake, "agents drain --watch"), @"
     drained: 1/1
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-k3v9x  gone  instance and registration removed
     ");
     assert_eq!(fake.calls(), "");
@@ -200,9 +200,9 @@ fn a_detached_drain_returns_at_once() {
 fn a_dry_run_says_what_would_happen() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY} {IDLE} --dry-run")), @"
-    AGENT           STATE  WOULD                    JOB                                FOR
-    linux-h1-k3v9x  busy   finish its job, then go  webshop-ci 20261123.7 Build (11m)  Ana Lima
-    linux-h1-p07qa  idle   go at once               -                                  -
+    AGENT           STATE  WOULD                    JOB                                 FOR
+    linux-h1-k3v9x  busy   finish its job, then go  webshop-ci #20261123.7 Build (11m)  Ana Lima
+    linux-h1-p07qa  idle   go at once               -                                   -
     --- stderr
     note: a dry run: nothing was done
     ");
@@ -214,7 +214,7 @@ fn force_on_busy_agents_wants_a_confirmation() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY} {IDLE} --force")), @"
     --- stderr
-    linux-h1-k3v9x  loses its job: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    linux-h1-k3v9x  loses its job: webshop-ci #20261123.7 Build (11m) for Ana Lima
     error: jobs would fail, and nobody can be asked here
     hint: pass --yes
     --- exit 2

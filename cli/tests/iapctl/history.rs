@@ -10,17 +10,21 @@ use super::run::iapctl;
 
 fn job(request_id: i64, name: &str, ended: Option<Timestamp>, seconds: i64) -> Option<Job> {
     // From the same moment, so that the difference does not change.
-    let received_at = ended.map(|at| Timestamp {
-        seconds: at.seconds - seconds,
-        ..at
-    });
+    let before = |seconds| {
+        ended.map(|at| Timestamp {
+            seconds: at.seconds - seconds,
+            ..at
+        })
+    };
     Some(Job {
         request_id,
         name: name.to_owned(),
         pipeline: "webshop-ci".to_owned(),
         run: "20261123.7".to_owned(),
         requested_for: "Ana Lima".to_owned(),
-        received_at,
+        queued_at: before(seconds + 75),
+        assigned_at: before(seconds + 5),
+        received_at: before(seconds),
         ..Job::default()
     })
 }
@@ -98,9 +102,9 @@ pub(crate) fn history() -> Answers {
 fn jobs_are_listed_with_their_results() {
     let fake = Fake::start(history());
     assert_snapshot!(iapctl(&fake, "jobs ls"), @"
-      ID  JOB                          RESULT     ENDED     RUN  POOL   AGENT           REASON
-    7001  webshop-ci 20261123.7 Test   failed     1m     10m38s  linux  linux-h1-aaaaa  job-failed
-    7000  webshop-ci 20261123.7 Build  succeeded  2h00m   1m40s  linux  linux-h1-bbbbb  job-succeeded
+      ID  JOB                           RESULT     ENDED   WAIT     RUN  POOL   AGENT           REASON
+    7001  webshop-ci #20261123.7 Test   failed        1m  1m10s  10m38s  linux  linux-h1-aaaaa  job-failed
+    7000  webshop-ci #20261123.7 Build  succeeded  2h00m  1m10s   1m40s  linux  linux-h1-bbbbb  job-succeeded
     ");
 }
 
@@ -109,9 +113,9 @@ fn failed_jobs_are_listed_alone_and_agents_without_a_job_on_demand() {
     let fake = Fake::start(history());
     assert_snapshot!(iapctl(&fake, "jobs ls --failed -o name"), @"linux-h1-aaaaa");
     assert_snapshot!(iapctl(&fake, "job list --all --no-headers"), @"
-    7001  webshop-ci 20261123.7 Test   failed     1m     10m38s  linux  linux-h1-aaaaa  job-failed
-    7000  webshop-ci 20261123.7 Build  succeeded  2h00m   1m40s  linux  linux-h1-bbbbb  job-succeeded
-       -  -                            -          2h30m       -  linux  linux-h1-ccccc  never-online
+    7001  webshop-ci #20261123.7 Test   failed        1m  1m10s  10m38s  linux  linux-h1-aaaaa  job-failed
+    7000  webshop-ci #20261123.7 Build  succeeded  2h00m  1m10s   1m40s  linux  linux-h1-bbbbb  job-succeeded
+       -  -                             -          2h30m      -       -  linux  linux-h1-ccccc  never-online
     ");
 }
 
@@ -123,8 +127,9 @@ fn a_job_is_shown_by_its_number_with_its_agent_and_evidence() {
     pool           linux
     state          ended, job-failed
     detail         its disk was full
-    job            webshop-ci 20261123.7 Test (id 7001)
+    job            webshop-ci #20261123.7 Test (id 7001)
     result         failed after 10m38s
+    waited         1m10s for an agent
     requested for  Ana Lima
     created        [time] (15m ago)
     online         [time] (14m ago)

@@ -61,7 +61,7 @@ fn a_kept_agent_is_listed_with_the_time_when_it_goes() {
     let fake = Fake::start(with(kept()));
     assert_snapshot!(clocks(&iapctl(&fake, "agents ls")), @"
     AGENT           POOL   STATE               AGE  JOB           RUN  IMAGE
-    linux-h1-zz1da  linux  kept (until [clock])  2m   nightly Test  -    9fd8d5c0ffee
+    linux-h1-zz1da  linux  kept (until [clock])   2m  nightly Test    -  9fd8d5c0ffee
     ");
 }
 
@@ -143,7 +143,7 @@ fn a_drain_waits_for_nobody_who_is_kept_and_counts_them() {
     drained: 1/1, 1 kept
     undo: iapctl resume
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-k3v9x  gone  instance and registration removed
     ");
 }

@@ -37,7 +37,10 @@ fn a_pool_is_paused_for_a_while_with_a_reason() {
     note: undo: iapctl pools resume linux
     "#);
     let effect = iapctl(&fake, "pools pause linux -m swap --for 30m");
-    assert!(effect.contains("linux: paused by ana until "), "{effect}");
+    assert!(
+        effect.contains("linux: paused by ana \"swap\" until "),
+        "{effect}"
+    );
     assert_snapshot!(fake.calls(), @r#"
     PausePoolRequest { name: "linux", reason: "cert swap", until: None }
     PausePoolRequest { name: "linux", reason: "swap", until: Some(Timestamp { seconds: 30, nanos: 0 }) }
@@ -105,9 +108,9 @@ fn a_daemon_that_must_not_write_refuses_a_pause() {
 fn a_paused_pool_shows_by_whom_and_why() {
     let fake = Fake::start(paused(false));
     assert_snapshot!(iapctl(&fake, "pools ls"), @r#"
-    POOL      STATE     BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE               OUTDATED  PROBLEM
-    linux     paused       6     2      0        0     0     0  linux@9fd8d5c0ffee         1  paused by ana "cert swap"
-    linux-vm  degraded     1     0      2        0     0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
+    POOL      STATE     BUSY  IDLE  START  WANT  QUEUED  WAIT-P95  IMAGE               OUTDATED  LAST-ERROR
+    linux     paused       6     2      0     0       3     6m10s  linux@9fd8d5c0ffee       1/8  paused by ana "cert swap"
+    linux-vm  degraded     1     0      2     4       -         -  linux-vm (missing)         0  12s ago  storage pool full: no space left on device (breaker: retry in 47s) (+1 more)
     "#);
     assert_snapshot!(iapctl(&fake, "pools show linux"), @r#"
     pool         linux
@@ -117,6 +120,7 @@ fn a_paused_pool_shows_by_whom_and_why() {
     queued       3 jobs wait for an agent
                  paused by ana "cert swap"
                  at capacity: all 8 agents are busy
+    waits        95 of 100 jobs wait 6m10s or less: 42 of the last hour and of now
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)
@@ -133,7 +137,10 @@ fn a_paused_pool_shows_by_whom_and_why() {
         ..Answers::default()
     });
     let effect = iapctl(&until, "pools show linux");
-    assert!(effect.contains("paused by ana until 20"), "{effect}");
+    assert!(
+        effect.contains("paused by ana \"swap\" until 20"),
+        "{effect}"
+    );
 }
 
 #[test]
@@ -223,6 +230,7 @@ fn another_count_is_shown() {
     count        12 agents by ana, 8 are configured
     queued       3 jobs wait for an agent
                  at capacity: all 8 agents are busy
+    waits        95 of 100 jobs wait 6m10s or less: 42 of the last hour and of now
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)
@@ -237,10 +245,10 @@ fn another_count_is_shown() {
 fn agents_are_recycled() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "pools recycle linux --dry-run"), @"
-    AGENT           STATE    WOULD                            JOB                                FOR
-    linux-h1-k3v9x  busy     be replaced when its job ends    webshop-ci 20261123.7 Build (11m)  Ana Lima
-    linux-h1-p07qa  idle     be replaced when its turn comes  -                                  -
-    linux-h1-r2d2x  unknown  go on as it is                   -                                  -
+    AGENT           STATE    WOULD                            JOB                                 FOR
+    linux-h1-k3v9x  busy     be replaced when its job ends    webshop-ci #20261123.7 Build (11m)  Ana Lima
+    linux-h1-p07qa  idle     be replaced when its turn comes  -                                   -
+    linux-h1-r2d2x  unknown  go on as it is                   -                                   -
     --- stderr
     note: a dry run: nothing was done
     ");
@@ -279,7 +287,7 @@ fn a_pool_is_drained_when_nothing_of_it_is_left_whoever_came_meanwhile() {
     drained: 3/3
     undo: iapctl pools resume linux
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-p07qa  idle  waiting for Azure to say that it has no job
     [time]  linux-h1-p07qa  gone  instance and registration removed
     [time]  linux-h1-zzzzz  starting  waiting for Azure to say that it has no job
@@ -298,7 +306,7 @@ fn a_host_is_drained_and_says_how_to_undo_it() {
     drained: 1/1
     undo: iapctl resume
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-k3v9x  gone  instance and registration removed
     ");
     assert_snapshot!(fake.calls(), @r#"
@@ -318,7 +326,7 @@ fn a_drain_of_a_host_can_be_left_and_taken_up_again() {
     let fake = Fake::start(answers);
     assert_snapshot!(interrupted(&fake, "drain", "waiting: webshop"), @"
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     detached: the drain goes on
     still running: iapctl drain --watch
     --- exit 130
@@ -327,7 +335,7 @@ fn a_drain_of_a_host_can_be_left_and_taken_up_again() {
     drained: 1/1
     undo: iapctl resume
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-k3v9x  gone  instance and registration removed
     ");
 }
@@ -356,7 +364,7 @@ fn a_drain_of_a_pool_times_out_and_goes_on() {
     let fake = Fake::start(answers);
     assert_snapshot!(iapctl(&fake, "pools drain linux --timeout 1s"), @"
     --- stderr
-    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     error: 1 of 1 agents are still there after 1s; the drain goes on
     hint: wait again: iapctl pools drain linux --watch
     --- exit 3
@@ -367,19 +375,19 @@ fn a_drain_of_a_pool_times_out_and_goes_on() {
 fn a_dry_run_of_a_drain_names_the_blockers() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "drain --dry-run"), @"
-    AGENT              STATE     WOULD                               JOB                                FOR
-    linux-h1-k3v9x     busy      finish its job, then go             webshop-ci 20261123.7 Build (11m)  Ana Lima
-    linux-h1-p07qa     idle      go at once                          -                                  -
-    linux-h1-r2d2x     unknown   go when it is known to have no job  -                                  -
-    linux-vm-h1-b7q1z  creating  go at once                          -                                  -
+    AGENT              STATE     WOULD                               JOB                                 FOR
+    linux-h1-k3v9x     busy      finish its job, then go             webshop-ci #20261123.7 Build (11m)  Ana Lima
+    linux-h1-p07qa     idle      go at once                          -                                   -
+    linux-h1-r2d2x     unknown   go when it is known to have no job  -                                   -
+    linux-vm-h1-b7q1z  creating  go at once                          -                                   -
     --- stderr
     note: a dry run: nothing was done
     ");
     assert_snapshot!(iapctl(&fake, "pools drain linux --dry-run --force"), @"
-    AGENT           STATE    WOULD                      JOB                                FOR
-    linux-h1-k3v9x  busy     be stopped, its job fails  webshop-ci 20261123.7 Build (11m)  Ana Lima
-    linux-h1-p07qa  idle     go at once                 -                                  -
-    linux-h1-r2d2x  unknown  go at once                 -                                  -
+    AGENT           STATE    WOULD                      JOB                                 FOR
+    linux-h1-k3v9x  busy     be stopped, its job fails  webshop-ci #20261123.7 Build (11m)  Ana Lima
+    linux-h1-p07qa  idle     go at once                 -                                   -
+    linux-h1-r2d2x  unknown  go at once                 -                                   -
     --- stderr
     note: a dry run: nothing was done
     ");
@@ -391,7 +399,7 @@ fn a_forced_drain_of_a_pool_wants_a_confirmation() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "pools drain linux --force"), @"
     --- stderr
-    linux-h1-k3v9x  loses its job: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    linux-h1-k3v9x  loses its job: webshop-ci #20261123.7 Build (11m) for Ana Lima
     error: jobs would fail, and nobody can be asked here
     hint: pass --yes
     --- exit 2
@@ -402,7 +410,7 @@ fn a_forced_drain_of_a_pool_wants_a_confirmation() {
     linux-h1-p07qa
     linux-h1-r2d2x
     --- stderr
-    linux-h1-k3v9x  loses its job: webshop-ci 20261123.7 Build (11m) for Ana Lima
+    linux-h1-k3v9x  loses its job: webshop-ci #20261123.7 Build (11m) for Ana Lima
     note: wait for them: iapctl pools drain linux --watch
     note: undo: iapctl pools resume linux
     ");

@@ -10,9 +10,9 @@ use super::run::iapctl;
 fn pools_are_listed_with_what_is_wrong() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "pools ls"), @"
-    POOL      STATE     BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE               OUTDATED  PROBLEM
-    linux     ok           6     2      0        0     0     8  linux@9fd8d5c0ffee         1  -
-    linux-vm  degraded     1     0      2        0     0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
+    POOL      STATE     BUSY  IDLE  START  WANT  QUEUED  WAIT-P95  IMAGE               OUTDATED  LAST-ERROR
+    linux     ok           6     2      0     8       3     6m10s  linux@9fd8d5c0ffee       1/8  -
+    linux-vm  degraded     1     0      2     4       -         -  linux-vm (missing)         0  12s ago  storage pool full: no space left on device (breaker: retry in 47s) (+1 more)
     ");
 }
 
@@ -20,8 +20,8 @@ fn pools_are_listed_with_what_is_wrong() {
 fn the_wide_list_has_more_columns_and_absolute_times() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "pools ls -o wide --no-headers"), @"
-    linux     ok        6  2  0  0  0  8  linux@9fd8d5c0ffee  1  0  3  default  container        Linux builders  4.275.0  [time]  [time]  -
-    linux-vm  degraded  1  0  2  0  0  4  linux-vm (missing)  0  0  -  -        virtual-machine  -               -        -                     -                     storage pool full: no space left on device (retry in 47s) (+1 more)
+    linux     ok        6  2  0  8  3  6m10s  linux@9fd8d5c0ffee  1/8  0  0  0  default  container        Linux builders  4.275.0  [time]  [time]  -
+    linux-vm  degraded  1  0  2  4  -      -  linux-vm (missing)    0  0  0  0  -        virtual-machine  -               -        -                     -                     12s ago  storage pool full: no space left on device (breaker: retry in 47s) (+1 more)
     ");
 }
 
@@ -108,7 +108,11 @@ fn json_has_a_version_and_the_names_of_the_interface() {
           "wanted": 8,
           "wait_reasons": [
             "at capacity: all 8 agents are busy"
-          ]
+          ],
+          "job_waits": {
+            "p95_seconds": 370.0,
+            "jobs": 42
+          }
         },
         {
           "name": "linux-vm",
@@ -157,7 +161,8 @@ fn json_has_a_version_and_the_names_of_the_interface() {
           "pause": null,
           "count_override": null,
           "wanted": 4,
-          "wait_reasons": []
+          "wait_reasons": [],
+          "job_waits": null
         }
       ]
     }
@@ -168,7 +173,7 @@ fn json_has_a_version_and_the_names_of_the_interface() {
 fn an_empty_list_is_its_heads_and_no_error() {
     let fake = Fake::start(Answers::default());
     assert_snapshot!(iapctl(&fake, "pools ls"), @"
-    POOL  STATE  BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE  OUTDATED  PROBLEM
+    POOL  STATE  BUSY  IDLE  START  WANT  QUEUED  WAIT-P95  IMAGE  OUTDATED  LAST-ERROR
     --- stderr
     No pools.
     ");
@@ -194,6 +199,7 @@ fn a_pool_is_shown_with_all_that_is_known() {
     agents       8 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated, 0 kept
     queued       3 jobs wait for an agent
                  at capacity: all 8 agents are busy
+    waits        95 of 100 jobs wait 6m10s or less: 42 of the last hour and of now
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)
@@ -213,7 +219,7 @@ fn a_pool_in_trouble_is_shown_with_its_problems() {
     agents       4 wanted: 1 busy, 0 idle, 2 starting, 0 leaving, 0 troubled; 0 outdated, 0 kept
     image        linux-vm (missing)
     instances    virtual-machine, project default
-    incus calls  open after 5 failures: create instance: no space left on device (retry in 47s)
+    incus calls  open after 5 failures: create instance: no space left on device (breaker: retry in 47s)
     azure calls  closed
     spec         -
     problems     storage pool full: no space left on device
@@ -277,6 +283,9 @@ fn a_pool_in_yaml_has_the_same_fields() {
     wanted: 8
     wait_reasons:
     - 'at capacity: all 8 agents are busy'
+    job_waits:
+      p95_seconds: 370.0
+      jobs: 42
     ");
 }
 

@@ -269,9 +269,9 @@ fn jobs_are_listed() {
     let fake = Fake::start(Answers { jobs, ..answers() });
     assert_snapshot!(iapctl(&fake, "provision ls"), @"
     JOB     TARGET  STATE      STEP                 AGE   TOOK  BASE                 IMAGE
-    91c2e0  linux   running    3/4 script tools.sh  1m   1m42s  images:ubuntu/24.04  -
-    91c2e0  linux   succeeded  -                    1m   1m42s  images:ubuntu/24.04  41ba0c5eed11
-    91c2e0  linux   failed     3/4 script tools.sh  1m   1m42s  images:ubuntu/24.04  -
+    91c2e0  linux   running    3/4 script tools.sh   1m  1m42s  images:ubuntu/24.04  -
+    91c2e0  linux   succeeded  -                     1m  1m42s  images:ubuntu/24.04  41ba0c5eed11
+    91c2e0  linux   failed     3/4 script tools.sh   1m  1m42s  images:ubuntu/24.04  -
     ");
 }
 

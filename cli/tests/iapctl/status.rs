@@ -19,8 +19,8 @@ fn a_healthy_daemon_fits_on_a_screen() {
     azure    ok  https://dev.azure.com/acme (linux, linux-vm), seen 4s ago
     metrics  http://127.0.0.1:9464/metrics
 
-    POOL   STATE  BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE               OUTDATED  PROBLEM
-    linux  ok        6     2      0        0     0     8  linux@9fd8d5c0ffee         1  -
+    POOL   STATE  BUSY  IDLE  START  WANT  QUEUED  WAIT-P95  IMAGE               OUTDATED  LAST-ERROR
+    linux  ok        6     2      0     8       3     6m10s  linux@9fd8d5c0ffee       1/8  -
     ");
 }
 
@@ -71,12 +71,12 @@ fn what_is_red_is_said_and_makes_the_exit_code_1() {
              /etc/iapd/config.yaml:3:5: pools[0].nam: unknown key, did you mean name?
     incus    UNREACHABLE  /var/lib/incus/unix.socket: connection refused
     azure    CREDENTIAL REJECTED  https://dev.azure.com/acme (linux)
-    azure    FAILING  https://dev.azure.com/other (linux-vm): list agents: status 503 (retry in 29s)
+    azure    FAILING  https://dev.azure.com/other (linux-vm): list agents: status 503 (breaker: retry in 29s)
     metrics  http://127.0.0.1:9464/metrics
 
-    POOL      STATE     BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE               OUTDATED  PROBLEM
-    linux     ok           6     2      0        0     0     8  linux@9fd8d5c0ffee         1  -
-    linux-vm  degraded     1     0      2        0     0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
+    POOL      STATE     BUSY  IDLE  START  WANT  QUEUED  WAIT-P95  IMAGE               OUTDATED  LAST-ERROR
+    linux     ok           6     2      0     8       3     6m10s  linux@9fd8d5c0ffee       1/8  -
+    linux-vm  degraded     1     0      2     4       -         -  linux-vm (missing)         0  12s ago  storage pool full: no space left on device (breaker: retry in 47s) (+1 more)
 
     warning: the agent package is older than Azure's minimum
     --- exit 1

@@ -33,9 +33,9 @@ fn agents_come_and_go() -> Fake {
 fn a_watched_list_prints_what_changed() {
     assert_snapshot!(watched(&agents_come_and_go(), "agents ls -w", 4), @"
     AGENT           POOL   STATE  AGE  JOB  RUN  IMAGE
-    linux-h1-p07qa  linux  idle   2m   -    -    9fd8d5c0ffee
-    linux-h1-k3v9x  linux  busy   14m  webshop-ci 20261123.7 Build  11m  9fd8d5c0ffee (outdated)
-    linux-h1-p07qa  linux  gone   2m   -                            -    9fd8d5c0ffee
+    linux-h1-p07qa  linux  idle    2m  -      -  9fd8d5c0ffee
+    linux-h1-k3v9x  linux  busy   14m  webshop-ci #20261123.7 Build  11m  9fd8d5c0ffee (outdated)
+    linux-h1-p07qa  linux  gone    2m  -                               -  9fd8d5c0ffee
     --- exit 130
     ");
 }
@@ -65,10 +65,10 @@ fn a_watch_of_pools_goes_on_when_the_daemon_restarts() {
         ..answers()
     });
     assert_snapshot!(watched(&fake, "pools ls -w", 4), @"
-    POOL      STATE     BUSY  IDLE  START  LEAVING  KEPT  WANT  IMAGE               OUTDATED  PROBLEM
-    linux     ok           6     2      0        0     0     8  linux@9fd8d5c0ffee         1  -
-    linux-vm  degraded     1     0      2        0     0     4  linux-vm (missing)         0  storage pool full: no space left on device (retry in 47s) (+1 more)
-    linux     ok           7     2      0        0     0     8  linux@9fd8d5c0ffee         1  -
+    POOL      STATE     BUSY  IDLE  START  WANT  QUEUED  WAIT-P95  IMAGE               OUTDATED  LAST-ERROR
+    linux     ok           6     2      0     8       3     6m10s  linux@9fd8d5c0ffee       1/8  -
+    linux-vm  degraded     1     0      2     4       -         -  linux-vm (missing)         0  12s ago  storage pool full: no space left on device (breaker: retry in 47s) (+1 more)
+    linux     ok           7     2      0     8       3     6m10s  linux@9fd8d5c0ffee       1/9  -
     --- stderr
     note: the daemon went away, trying again
     note: the daemon is back

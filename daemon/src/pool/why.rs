@@ -55,11 +55,11 @@ pub fn wait_reasons(
 }
 
 fn name(job: &JobRequest) -> String {
-    let parts = [&job.pipeline, &job.run, &job.job_name];
-    let known: Vec<&str> = parts
+    let parts = [("", &job.pipeline), ("#", &job.run), ("", &job.job_name)];
+    let known: Vec<String> = parts
         .into_iter()
-        .map(String::as_str)
-        .filter(|part| !part.is_empty())
+        .filter(|(_, part)| !part.is_empty())
+        .map(|(mark, part)| format!("{mark}{part}"))
         .collect();
     if known.is_empty() {
         format!("job {}", job.request_id)
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(
             why(&["kettle -equals red"]),
             [
-                "ci 20261125.1 Build: no agent of the Azure pool has \"kettle -equals red\", which \
+                "ci #20261125.1 Build: no agent of the Azure pool has \"kettle -equals red\", which \
               it demands"
             ]
         );
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(
             why(&["stove", "kettle"]),
             [
-                "ci 20261125.1 Build: no agent of the Azure pool has all of what it demands \
+                "ci #20261125.1 Build: no agent of the Azure pool has all of what it demands \
               (stove, kettle)"
             ]
         );

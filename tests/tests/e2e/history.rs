@@ -58,7 +58,7 @@ async fn log(host: &Host, agent: &str, file: &str) -> anyhow::Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_job_is_told_with_its_agents_log_when_that_is_long_gone() -> anyhow::Result<()> {
-    let host = Host::start(HostOptions::default()).await?;
+    let mut host = Host::start(HostOptions::default()).await?;
     host.wait_idle(1, SOON).await?;
     let job = JobRequest::new(AZURE_POOL).running("echo it went wrong; exit 3");
     let job = host.sim.queue_job(job.named("Test"))?;
@@ -78,6 +78,12 @@ async fn a_failed_job_is_told_with_its_agents_log_when_that_is_long_gone() -> an
     );
     let text = log(&host, &agent.name, "").await?;
     assert!(text.contains("completed with result: Failed"), "{text}");
+    let waits = host.status().await?.job_waits;
+    assert_eq!(waits.map(|waits| waits.jobs), Some(1));
+    host.stop_daemon().await?;
+    host.start_daemon().await?;
+    let again = host.status().await?.job_waits;
+    assert_eq!(again, waits, "a restart does not forget how long it waited");
     let worker = names.iter().find(|name| name.starts_with("Worker_"));
     assert!(
         !log(&host, &agent.name, worker.context("just seen")?)
