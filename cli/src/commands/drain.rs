@@ -160,6 +160,7 @@ pub(super) async fn drain(
     let mode = Mode::of(context.progress);
     let wait = wait::Gone {
         target,
+        history: context.history().await?,
         timeout: options.timeout.map(|timeout| timeout.0),
         output: &options.output.answer,
     };

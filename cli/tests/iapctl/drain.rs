@@ -1,6 +1,6 @@
 //! `agents drain`.
 
-use iap_common::v1::AgentState;
+use iap_common::v1::{AgentState, EndedAgent};
 use insta::assert_snapshot;
 
 use super::data::{agent, answers, busy, draining, say};
@@ -42,7 +42,7 @@ fn drained_is_said_when_the_last_agent_is_gone() {
         &format!("agents drain {BUSY} {IDLE} --reason upgrade"),
     );
     assert_snapshot!(effect, @"
-    drained: 2/2
+    drained: 2/2, 0 jobs killed
     --- stderr
     [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-p07qa  idle  waiting for Azure to say that it has no job
@@ -53,6 +53,52 @@ fn drained_is_said_when_the_last_agent_is_gone() {
     [time]  linux-h1-k3v9x  gone  instance and registration removed
     ");
     assert_snapshot!(fake.calls(), @r#"DrainAgentsRequest { names: ["linux-h1-k3v9x", "linux-h1-p07qa"], reason: "upgrade", force: false, deadline: None, pool: "", all: false }"#);
+}
+
+/// Returns the record of an agent that was removed while it had a job.
+fn ended(name: &str, reason: &str, result: &str) -> EndedAgent {
+    EndedAgent {
+        name: name.to_owned(),
+        pool: "linux".to_owned(),
+        reason: reason.to_owned(),
+        job: busy(name).job,
+        job_result: result.to_owned(),
+        ..EndedAgent::default()
+    }
+}
+
+#[test]
+fn jobs_that_were_killed_are_counted_and_those_that_ended_are_not() {
+    let names = ["a", "b", "c", "d", "e"];
+    let crowd = names.map(|name| draining(busy(name)));
+    let fake = Fake::start(Answers {
+        agents: crowd.to_vec(),
+        agent_changes: vec![say([crowd.into(), vec![]])],
+        ended: vec![
+            ended("a", "forced", ""),
+            ended("b", "deadline", "abandoned"),
+            ended("c", "deadline", "succeeded"),
+            ended("d", "job-failed", "failed"),
+            EndedAgent {
+                job: None,
+                ..ended("e", "forced", "")
+            },
+            ended("another", "forced", ""),
+        ],
+        ..answers()
+    });
+    let arguments = "agents drain a b c d e --deadline 1s --progress none";
+    assert_snapshot!(iapctl(&fake, arguments), @"drained: 5/5, 2 jobs killed");
+}
+
+#[test]
+fn without_history_it_is_not_said_that_no_job_was_killed() {
+    let mut answers = answers();
+    answers.agent_changes = vec![say([vec![draining(busy(BUSY))], vec![]])];
+    let off = tonic::Status::failed_precondition("history is off");
+    answers.errors.insert("ListEndedAgents", off);
+    let fake = Fake::start(answers);
+    assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY} --progress none")), @"drained: 1/1, how many jobs were killed is not known");
 }
 
 #[test]
@@ -69,7 +115,8 @@ fn a_drain_in_json_keeps_progress_and_answer_apart() {
       "agents": [
         "linux-h1-k3v9x"
       ],
-      "kept": 0
+      "kept": 0,
+      "jobs_killed": 0
     }
     --- stderr
     {"ts":"[time]","agent":"linux-h1-k3v9x","state":"deregistering","detail":"its registration is being removed","gone":0,"total":1}
@@ -119,7 +166,7 @@ fn a_wait_is_never_silent_for_long() {
     script.push(Beat::Say(vec![]));
     let fake = with_changes(vec![script]);
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY}")), @"
-    drained: 1/1
+    drained: 1/1, 0 jobs killed
     --- stderr
     [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  waiting: 0 of 1 gone, 1 busy; longest: webshop-ci #20261123.7 Build (11m)
@@ -133,7 +180,7 @@ fn the_wait_goes_on_when_the_daemon_restarts() {
     let first = vec![Beat::Say(vec![draining(busy(BUSY))]), gone];
     let fake = with_changes(vec![first, say([vec![]])]);
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY}")), @"
-    drained: 1/1
+    drained: 1/1, 0 jobs killed
     --- stderr
     [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     note: the daemon went away, trying again
@@ -152,7 +199,7 @@ fn a_daemon_that_stops_in_good_order_is_waited_for_too() {
         say([vec![]]),
     ]);
     assert_snapshot!(iapctl(&fake, &format!("agents drain {BUSY}")), @"
-    drained: 1/1
+    drained: 1/1, 0 jobs killed
     --- stderr
     [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     note: the daemon went away, trying again
@@ -168,7 +215,7 @@ fn a_wait_can_be_taken_up_again_for_all_that_drain() {
     answers.agent_changes = vec![say([vec![draining(busy(BUSY))], vec![]])];
     let fake = Fake::start(answers);
     assert_snapshot!(iapctl(&fake, "agents drain --watch"), @"
-    drained: 1/1
+    drained: 1/1, 0 jobs killed
     --- stderr
     [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-k3v9x  gone  instance and registration removed
@@ -180,7 +227,7 @@ fn a_wait_can_be_taken_up_again_for_all_that_drain() {
 fn nothing_to_wait_for_is_said() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "agents drain --watch"), @"
-    drained: 0/0
+    drained: 0/0, 0 jobs killed
     --- stderr
     note: no agent is draining
     ");

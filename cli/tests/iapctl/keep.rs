@@ -140,8 +140,7 @@ fn a_drain_waits_for_nobody_who_is_kept_and_counts_them() {
         ..answers()
     });
     assert_snapshot!(iapctl(&fake, "drain -m kernel"), @"
-    drained: 1/1, 1 kept
-    undo: iapctl resume
+    drained: 1/1, 0 jobs killed, 1 kept.   undo: iapctl resume
     --- stderr
     [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-k3v9x  gone  instance and registration removed

@@ -284,8 +284,7 @@ fn a_pool_is_drained_when_nothing_of_it_is_left_whoever_came_meanwhile() {
     ])];
     let fake = Fake::start(answers);
     assert_snapshot!(iapctl(&fake, "pools drain linux -m storage"), @"
-    drained: 3/3
-    undo: iapctl pools resume linux
+    drained: 3/3, 0 jobs killed.   undo: iapctl pools resume linux
     --- stderr
     [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-p07qa  idle  waiting for Azure to say that it has no job
@@ -303,8 +302,7 @@ fn a_host_is_drained_and_says_how_to_undo_it() {
     answers.agent_changes = vec![say([vec![draining(busy(BUSY))], vec![]])];
     let fake = Fake::start(answers);
     assert_snapshot!(iapctl(&fake, "drain -m kernel --deadline 2h"), @"
-    drained: 1/1
-    undo: iapctl resume
+    drained: 1/1, 0 jobs killed.   undo: iapctl resume
     --- stderr
     [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-k3v9x  gone  instance and registration removed
@@ -332,8 +330,7 @@ fn a_drain_of_a_host_can_be_left_and_taken_up_again() {
     --- exit 130
     ");
     assert_snapshot!(iapctl(&fake, "drain --watch"), @"
-    drained: 1/1
-    undo: iapctl resume
+    drained: 1/1, 0 jobs killed.   undo: iapctl resume
     --- stderr
     [time]  linux-h1-k3v9x  busy  waiting: webshop-ci #20261123.7 Build (11m) for Ana Lima
     [time]  linux-h1-k3v9x  gone  instance and registration removed

@@ -15,6 +15,8 @@ pub(super) struct Result<'a> {
     pub(super) agents: &'a [String],
     /// How many stay for debugging.
     pub(super) kept: usize,
+    /// Null when the daemon does not tell.
+    pub(super) jobs_killed: Option<usize>,
 }
 
 /// A change, for programs.
