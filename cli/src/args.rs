@@ -83,6 +83,9 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) progress: ProgressChoice,
+    /// Tell on stderr which socket is used, and each call with its time
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub(crate) verbose: bool,
 }
 
 /// How progress is shown.

@@ -2,7 +2,7 @@
 //! what it does.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::Instant;
 
 use clap::Subcommand;
 use iap_common::client;
@@ -12,14 +12,15 @@ use iap_common::v1::history_service_client::HistoryServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
 use tonic::transport::Channel;
-use tonic::{Response, Status};
 
 use crate::args::{Global, ProgressChoice};
 use crate::error::CliError;
+use crate::progress::{self, Mode, say_detail};
 
 mod agents;
 mod audit;
 mod auth;
+mod call;
 mod completions;
 mod config;
 mod confirm;
@@ -36,9 +37,9 @@ mod status;
 mod version;
 mod watch;
 
-/// How long an ordinary call may take. The daemon answers from memory, or after a few calls to
-/// Incus and Azure that have deadlines of their own.
-const CALL_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) use call::{call, open};
+use call::{patient_call, quiet_call, took_ms};
+pub(crate) use provision::check_place;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -110,6 +111,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(global: Global) -> Self {
+        progress::speak(Mode::of(global.progress), global.verbose);
         Self {
             socket: global.socket,
             progress: global.progress,
@@ -137,27 +139,17 @@ impl Context {
     }
 
     async fn connect(&self) -> Result<Channel, CliError> {
-        client::connect(&self.socket)
-            .await
-            .map_err(CliError::Connect)
-    }
-}
-
-/// Waits for a call's answer, or for the head of its stream, within the usual deadline.
-pub(crate) async fn call<T>(
-    rpc: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, CliError> {
-    call_within(CALL_DEADLINE, rpc).await
-}
-
-/// Waits for a call's answer within `deadline`.
-pub(crate) async fn call_within<T>(
-    deadline: Duration,
-    rpc: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, CliError> {
-    match tokio::time::timeout(deadline, rpc).await {
-        Ok(answer) => Ok(answer?.into_inner()),
-        Err(_) => Err(CliError::NoAnswer(deadline.as_secs())),
+        let begun = Instant::now();
+        let connected = client::connect(&self.socket).await;
+        say_detail(|| {
+            let end = match connected {
+                Ok(_) => "connected",
+                Err(_) => "not connected",
+            };
+            let socket = self.socket.display();
+            format!("socket {socket}: {end} after {}", took_ms(begun.elapsed()))
+        });
+        connected.map_err(CliError::Connect)
     }
 }
 

@@ -11,7 +11,8 @@ use iap_common::v1::history_service_client::HistoryServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
 use iap_common::v1::{
-    Agent, ListAgentsRequest, ListEndedAgentsRequest, ListPoolsRequest, ListProvisionJobsRequest,
+    Agent, EndedAgent, ListAgentsRequest, ListEndedAgentsRequest, ListPoolsRequest,
+    ListProvisionJobsRequest,
 };
 use iap_common::{client, socket};
 use tonic::transport::Channel;
@@ -39,33 +40,46 @@ pub(crate) fn pools(current: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 pub(crate) fn agents(current: &OsStr) -> Vec<CompletionCandidate> {
-    agents_that(current, |_| true)
+    names(current, async |channel| present(channel, |_| true).await)
 }
 
 /// Agents that are kept for debugging, or are to be.
 pub(crate) fn kept_agents(current: &OsStr) -> Vec<CompletionCandidate> {
-    agents_that(current, |agent| agent.keep.is_some())
+    names(current, async |channel| {
+        present(channel, |agent| agent.keep.is_some()).await
+    })
 }
 
-fn agents_that(current: &OsStr, wanted: fn(&Agent) -> bool) -> Vec<CompletionCandidate> {
-    names(current, async |channel| {
-        let request = ListAgentsRequest::default();
-        let answer = AgentServiceClient::new(channel)
-            .list_agents(request)
-            .await
-            .ok()?;
-        let agents = answer.into_inner().agents.into_iter().filter(wanted);
-        let agents = agents.map(|agent| {
-            let agent = crate::rows::agent::Agent::from(agent);
-            let job = agent
-                .job
-                .as_ref()
-                .map_or_else(String::new, |job| format!(": {}", job.text()));
-            let help = format!("{}{job}", agent.state_text());
+/// Agents, and after them those that have ended lately.
+pub(crate) fn agents_ever(current: &OsStr) -> Vec<CompletionCandidate> {
+    names(current, async |channel: Channel| {
+        let mut all = present(channel.clone(), |_| true).await?;
+        let ended = ended(channel, false).await.unwrap_or_default();
+        all.extend(ended.into_iter().map(|agent| {
+            let help = format!("ended: {}", agent.reason);
             (agent.name, help)
-        });
-        Some(agents.collect())
+        }));
+        Some(all)
     })
+}
+
+async fn present(channel: Channel, wanted: fn(&Agent) -> bool) -> Option<Vec<(String, String)>> {
+    let request = ListAgentsRequest::default();
+    let answer = AgentServiceClient::new(channel)
+        .list_agents(request)
+        .await
+        .ok()?;
+    let agents = answer.into_inner().agents.into_iter().filter(wanted);
+    let agents = agents.map(|agent| {
+        let agent = crate::rows::agent::Agent::from(agent);
+        let job = agent
+            .job
+            .as_ref()
+            .map_or_else(String::new, |job| format!(": {}", job.text()));
+        let help = format!("{}{job}", agent.state_text());
+        (agent.name, help)
+    });
+    Some(agents.collect())
 }
 
 pub(crate) fn jobs(current: &OsStr) -> Vec<CompletionCandidate> {
@@ -84,25 +98,41 @@ pub(crate) fn jobs(current: &OsStr) -> Vec<CompletionCandidate> {
     })
 }
 
+/// Types of events.
+pub(crate) fn event_types(current: &OsStr) -> Vec<CompletionCandidate> {
+    let current = current.to_str().unwrap_or_default();
+    let types = iap_common::events::TYPES.into_iter();
+    types
+        .filter(|name| name.starts_with(current))
+        .map(CompletionCandidate::new)
+        .collect()
+}
+
 /// Jobs that have ended, by Azure's number.
 pub(crate) fn ended_jobs(current: &OsStr) -> Vec<CompletionCandidate> {
     names(current, async |channel| {
-        let request = ListEndedAgentsRequest {
-            with_job: true,
-            limit: 50,
-            ..ListEndedAgentsRequest::default()
-        };
-        let answer = HistoryServiceClient::new(channel)
-            .list_ended_agents(request)
-            .await
-            .ok()?;
-        let jobs = answer.into_inner().agents.into_iter().filter_map(|agent| {
+        let agents = ended(channel, true).await?;
+        let jobs = agents.into_iter().filter_map(|agent| {
             let job = crate::rows::agent::Job::from(agent.job?);
             let help = format!("{}: {}", job.text(), agent.job_result);
             Some((job.request_id.to_string(), help))
         });
         Some(jobs.collect())
     })
+}
+
+/// Lists the agents that ended last.
+async fn ended(channel: Channel, with_job: bool) -> Option<Vec<EndedAgent>> {
+    let request = ListEndedAgentsRequest {
+        with_job,
+        limit: 50,
+        ..ListEndedAgentsRequest::default()
+    };
+    let answer = HistoryServiceClient::new(channel)
+        .list_ended_agents(request)
+        .await
+        .ok()?;
+    Some(answer.into_inner().agents)
 }
 
 /// Returns the names that begin with `current`, each with its help.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{self, Instant};
 use tonic::{Response, Status, Streaming};
 
-use crate::commands::call;
+use crate::commands::open;
 use crate::error::{CliError, daemon_is_gone};
 use crate::progress::Notes;
 
@@ -62,7 +62,7 @@ where
         loop {
             let result = match &mut self.stream {
                 Some(stream) => stream.message().await.map_err(CliError::from),
-                None => match call((self.open)()).await {
+                None => match open((self.open)()).await {
                     Ok(stream) => {
                         self.stream = Some(stream);
                         self.opened += 1;

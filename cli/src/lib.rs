@@ -46,13 +46,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => return usage(&error),
     }
-    match command()
-        .try_get_matches_from(args)
-        .and_then(|mut m| Cli::from_arg_matches_mut(&mut m))
-    {
+    match parse(args) {
         Ok(cli) => execute(cli),
         Err(error) => usage(&error),
     }
+}
+
+fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let mut matches = command.try_get_matches_from_mut(args)?;
+    commands::check_place(&command, &matches)?;
+    Cli::from_arg_matches_mut(&mut matches)
 }
 
 /// Prints what clap has to say: help, the version or a usage error.

@@ -2,12 +2,14 @@
 //! a pipe, JSON objects for programs. What is said is up to the command; how it looks, to this.
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::args::ProgressChoice;
+use crate::rows::time::Time;
 
 /// How progress is shown, decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +31,49 @@ impl Mode {
             ProgressChoice::Json => Self::Json,
             ProgressChoice::None => Self::Silent,
         }
+    }
+}
+
+/// How this run speaks, for those who have nothing to do with how it was called.
+static VOICE: OnceLock<Voice> = OnceLock::new();
+
+#[derive(Clone, Copy)]
+struct Voice {
+    mode: Mode,
+    verbose: bool,
+}
+
+/// Settles how this run speaks.
+pub(crate) fn speak(mode: Mode, verbose: bool) {
+    // There is one run in a process; tests do not settle it.
+    let _ = VOICE.set(Voice { mode, verbose });
+}
+
+/// Writes what only `-v` shows. It is no progress: `--progress none` does not silence it.
+pub(crate) fn say_detail(text: impl FnOnce() -> String) {
+    if VOICE.get().is_some_and(|voice| voice.verbose) {
+        say(&format!("debug: {}", text()));
+    }
+}
+
+/// A wait that belongs to no agent and no step, for programs.
+#[derive(Serialize)]
+struct Waiting<'a> {
+    ts: Time,
+    state: &'static str,
+    detail: &'a str,
+}
+
+/// Says what is waited for.
+pub(crate) fn say_waiting(text: &str) {
+    match VOICE.get().map(|voice| voice.mode) {
+        Some(Mode::Silent) => {}
+        Some(Mode::Json) => say_json(&Waiting {
+            ts: Time(Timestamp::now()),
+            state: "waiting",
+            detail: text,
+        }),
+        _ => say(&format!("note: {text}")),
     }
 }
 

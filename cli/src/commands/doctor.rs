@@ -6,7 +6,7 @@ use clap::Args;
 use iap_common::v1::DiagnoseRequest;
 use jiff::Timestamp;
 
-use super::{Context, Done, call_within};
+use super::{Context, Done, quiet_call};
 use crate::args::OutputArgs;
 use crate::error::CliError;
 use crate::output;
@@ -35,7 +35,7 @@ pub(super) async fn run(context: &Context, args: DoctorArgs) -> Result<Done, Cli
     let mode = Mode::of(context.progress);
     let mut silence = Silence::default();
     let mut wait = Wait::new(None)?;
-    let asked = call_within(DEADLINE, client.diagnose(DiagnoseRequest {}));
+    let asked = quiet_call(DEADLINE, client.diagnose(DiagnoseRequest {}));
     let waited = wait.on(asked, || {
         if mode != Mode::Silent && silence.is_too_long(Timestamp::now()) {
             say("still looking: Incus or Azure is slow to answer");

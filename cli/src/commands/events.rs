@@ -21,7 +21,11 @@ pub(crate) struct EventsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Only this type, such as agent-ended or launches-failing; repeatable
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        add = ArgValueCompleter::new(complete::event_types)
+    )]
     types: Vec<String>,
     /// Only this pool's
     #[arg(long, value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]

@@ -1,7 +1,9 @@
 //! `provision`: makes the images that agents are started from. The work is a job in the daemon;
 //! without a verb this starts one.
 
-use clap::{Args, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Subcommand};
 
 use super::{Context, Done};
 use crate::error::CliError;
@@ -21,7 +23,7 @@ mod watch;
 /// --watch shows what it does. When it has succeeded, the alias --target points at the new image.
 #[derive(Args)]
 #[command(
-    args_conflicts_with_subcommands = true,
+    override_usage = "iapctl provision --base <IMAGE> --target <ALIAS> [OPTIONS]\n       iapctl provision <COMMAND>",
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
@@ -46,6 +48,33 @@ enum Verb {
     Watch(watch::WatchArgs),
     Logs(logs::LogsArgs),
     Cancel(cancel::CancelArgs),
+}
+
+/// Refuses an option for a new job before a verb, where it would mean nothing. clap can do that,
+/// but then it refuses the global options there as well.
+pub(crate) fn check_place(
+    command: &clap::Command,
+    matches: &ArgMatches,
+) -> Result<(), clap::Error> {
+    let Some(("provision", matches)) = matches.subcommand() else {
+        return Ok(());
+    };
+    let (Some(verb), Some(command)) = (
+        matches.subcommand_name(),
+        command.find_subcommand("provision"),
+    ) else {
+        return Ok(());
+    };
+    let given =
+        |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let mut own = command.get_arguments().filter(|arg| !arg.is_global_set());
+    match own.find(given) {
+        None => Ok(()),
+        Some(arg) => {
+            let what = format!("'{arg}' cannot be used with '{verb}', or belongs behind it\n");
+            Err(clap::Error::raw(ErrorKind::ArgumentConflict, what).with_cmd(command))
+        }
+    }
 }
 
 impl Provision {

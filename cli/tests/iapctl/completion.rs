@@ -52,6 +52,15 @@ fn names_come_from_the_daemon() {
     7001
     7000
     ");
+    assert_snapshot!(tab(&fake, socket, &["iapctl", "agents", "show", "linux-h1"]), @"
+    linux-h1-k3v9x
+    linux-h1-p07qa
+    linux-h1-r2d2x
+    linux-h1-aaaaa
+    linux-h1-bbbbb
+    linux-h1-ccccc
+    ");
+    assert_snapshot!(tab(&fake, socket, &["iapctl", "agents", "logs", "linux-h1-a"]), @"linux-h1-aaaaa");
 }
 
 #[test]
@@ -61,7 +70,18 @@ fn without_a_daemon_verbs_are_completed_and_names_are_not() {
     ls
     logs
     ");
-    assert_snapshot!(tab(&fake, "/nowhere", &["iapctl", "pools", "show", "l"]), @"");
+    for words in [
+        ["iapctl", "pools", "show", "l"],
+        ["iapctl", "agents", "logs", "l"],
+        ["iapctl", "jobs", "show", "7"],
+    ] {
+        assert_eq!(tab(&fake, "/nowhere", &words), "");
+    }
+    assert_snapshot!(tab(&fake, "/nowhere", &["iapctl", "events", "--type", "pool-"]), @"
+    pool-removed
+    pool-paused
+    pool-resumed
+    ");
 }
 
 #[test]

@@ -190,3 +190,55 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_snapshot!(effect(&fake, &output), @"");
 }
+
+#[test]
+fn with_v_the_socket_and_each_call_are_told_with_their_times() {
+    let fake = Fake::start(answers());
+    let effect = iapctl(&fake, "pools retry linux -v --progress none");
+    let mut text = String::new();
+    for line in effect.lines() {
+        // Times differ.
+        text.push_str(line.split(" after ").next().unwrap_or_default());
+        text.push('\n');
+    }
+    assert_snapshot!(text, @"
+    linux: trying again now
+    --- stderr
+    debug: socket [dir]/iapd.sock: connected
+    debug: RetryPool: ok
+    ");
+    let effect = iapctl(&fake, "-v pools show linx");
+    assert!(
+        effect.contains("debug: GetPool: NotFound after "),
+        "{effect}"
+    );
+}
+
+#[test]
+fn a_pipe_gets_no_colours() {
+    let fake = Fake::start(answers());
+    for arguments in [
+        "pools ls",
+        "pools show linux",
+        "status",
+        "agents ls",
+        "pools show x",
+    ] {
+        let effect = iapctl(&fake, arguments);
+        assert!(!effect.contains('\x1b'), "{effect:?}");
+    }
+}
+
+#[test]
+fn colours_can_be_forced_and_forbidden() {
+    let fake = Fake::start(answers());
+    let with = |variables: &[(&str, &str)]| {
+        let mut command = command(&fake, &["pools", "ls"]);
+        command.envs(variables.iter().copied());
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let forced = with(&[("CLICOLOR_FORCE", "1")]);
+    assert!(forced.contains("\x1b[33mdegraded\x1b[0m"), "{forced:?}");
+    let forbidden = with(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]);
+    assert!(!forbidden.contains('\x1b'), "{forbidden:?}");
+}

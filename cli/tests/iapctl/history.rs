@@ -25,7 +25,6 @@ fn job(request_id: i64, name: &str, ended: Option<Timestamp>, seconds: i64) -> O
         queued_at: before(seconds + 75),
         assigned_at: before(seconds + 5),
         received_at: before(seconds),
-        ..Job::default()
     })
 }
 

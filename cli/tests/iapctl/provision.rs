@@ -1,5 +1,6 @@
 //! `provision`.
 
+use iap_common::v1::JobState;
 use iap_common::v1::watch_provision_job_response::Event;
 use insta::assert_snapshot;
 
@@ -126,7 +127,8 @@ fn base_and_target_are_needed() {
     error: the following required arguments were not provided:
       --target <ALIAS>
 
-    Usage: iapctl provision --base <IMAGE> --target <ALIAS> --socket <PATH>
+    Usage: iapctl provision --base <IMAGE> --target <ALIAS> [OPTIONS]
+           iapctl provision <COMMAND>
 
     For more information, try '--help'.
     --- exit 2
@@ -212,17 +214,59 @@ fn a_watched_job_in_json_is_an_object_for_each_event() {
     assert_snapshot!(iapctl(&fake, "provision watch 91c2e0 --progress json"), @r#"
     provisioned linux: image 41ba0c5eed11, agent 4.275.0 (1m42s)
     --- stderr
+    {"op":"91c2e0","step":null,"total":1,"name":null,"state":"running","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
     {"op":"91c2e0","step":1,"total":1,"name":"resolve base","state":"done","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
     {"op":"91c2e0","step":1,"total":4,"name":"resolve base","state":"done","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
     {"op":"91c2e0","step":2,"total":4,"name":"agent 4.275.0 linux-x64","state":"done","bytes":142100000,"total_bytes":142100000,"line":null,"ts":"[time]"}
     {"op":"91c2e0","step":3,"total":4,"name":"script tools.sh","state":"running","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
     {"op":"91c2e0","step":4,"total":4,"name":"publish","state":"pending","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
     {"op":"91c2e0","step":3,"total":4,"name":"script tools.sh","state":"running","bytes":0,"total_bytes":0,"line":"npm ci","ts":"[time]"}
+    {"op":"91c2e0","step":null,"total":4,"name":null,"state":"succeeded","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
     {"op":"91c2e0","step":1,"total":4,"name":"resolve base","state":"done","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
     {"op":"91c2e0","step":2,"total":4,"name":"agent 4.275.0 linux-x64","state":"done","bytes":142100000,"total_bytes":142100000,"line":null,"ts":"[time]"}
     {"op":"91c2e0","step":3,"total":4,"name":"script tools.sh","state":"done","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
     {"op":"91c2e0","step":4,"total":4,"name":"publish","state":"done","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
     "#);
+}
+
+#[test]
+fn a_queued_job_in_json_is_told_at_once_and_every_ten_seconds() {
+    let mut queued = job_running();
+    queued.state = JobState::Queued.into();
+    queued.steps.clear();
+    let script = vec![
+        Beat::Say(Event::Job(queued)),
+        Beat::Pause(11_500),
+        Beat::Say(Event::Job(job_succeeded())),
+    ];
+    let fake = with_events(vec![script]);
+    let effect = iapctl(&fake, "provision watch 91c2e0 --progress json");
+    let states: Vec<&str> = effect
+        .lines()
+        .filter(|line| line.contains("\"step\":null"))
+        .collect();
+    assert_snapshot!(states.join("\n"), @r#"
+    {"op":"91c2e0","step":null,"total":0,"name":null,"state":"queued","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
+    {"op":"91c2e0","step":null,"total":0,"name":null,"state":"queued","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
+    {"op":"91c2e0","step":null,"total":4,"name":null,"state":"succeeded","bytes":0,"total_bytes":0,"line":null,"ts":"[time]"}
+    "#);
+}
+
+#[test]
+fn global_options_may_stand_before_a_verb_and_those_of_a_new_job_may_not() {
+    let events = [Event::Job(job_succeeded())];
+    let fake = with_events(vec![say(events)]);
+    assert_snapshot!(iapctl(&fake, "provision --progress none watch 91c2e0"), @"provisioned linux: image 41ba0c5eed11, agent 4.275.0 (1m42s)");
+    assert_snapshot!(iapctl(&fake, "provision --base b watch 91c2e0"), @"
+    --- stderr
+    error: '--base <IMAGE>' cannot be used with 'watch', or belongs behind it
+    --- exit 2
+    ");
+    assert_snapshot!(iapctl(&fake, "provision -o json watch 91c2e0"), @"
+    --- stderr
+    error: '--output <FORMAT>' cannot be used with 'watch', or belongs behind it
+    --- exit 2
+    ");
 }
 
 #[test]

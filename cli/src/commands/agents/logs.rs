@@ -13,7 +13,7 @@ use crate::error::CliError;
 #[derive(Args)]
 pub(crate) struct LogsArgs {
     /// Name of the agent
-    #[arg(value_name = "AGENT", add = ArgValueCompleter::new(complete::agents))]
+    #[arg(value_name = "AGENT", add = ArgValueCompleter::new(complete::agents_ever))]
     name: String,
     /// Go on as the log grows, until the agent is gone
     #[arg(short, long)]

@@ -16,7 +16,7 @@ use crate::rows::history::EndedAgentWithEvidence;
 #[derive(Args)]
 pub(crate) struct ShowArgs {
     /// Name of the agent
-    #[arg(value_name = "AGENT", add = ArgValueCompleter::new(complete::agents))]
+    #[arg(value_name = "AGENT", add = ArgValueCompleter::new(complete::agents_ever))]
     name: String,
     #[command(flatten)]
     output: OutputArgs,

@@ -7,7 +7,7 @@ use clap_complete::engine::ArgValueCompleter;
 use iap_common::v1::CheckAuthRequest;
 
 use crate::args::ListOutputArgs;
-use crate::commands::{Context, Done, call_within};
+use crate::commands::{Context, Done, patient_call};
 use crate::error::CliError;
 use crate::rows::auth::Ability;
 use crate::{complete, output};
@@ -33,7 +33,7 @@ pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<Done, CliE
     let request = CheckAuthRequest {
         pool: args.pool.unwrap_or_default(),
     };
-    let answer = call_within(DEADLINE, client.check_auth(request)).await?;
+    let answer = patient_call(DEADLINE, client.check_auth(request)).await?;
     let abilities: Vec<Ability> = answer.abilities.into_iter().map(Ability::from).collect();
     args.output.list(&abilities)?;
     let fixes: Vec<String> = abilities.iter().filter_map(Ability::fix).collect();

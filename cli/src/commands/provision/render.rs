@@ -22,6 +22,8 @@ const TAIL: usize = 5;
 /// The place where a job is shown.
 pub(super) struct Render {
     mode: Mode,
+    /// The job's name.
+    id: String,
     screen: Option<Screen>,
     job: Option<ProvisionJob>,
     tail: VecDeque<String>,
@@ -34,10 +36,11 @@ pub(super) struct Render {
 #[derive(Serialize)]
 struct Event<'a> {
     op: &'a str,
-    /// Counted from 1.
-    step: usize,
+    /// Counted from 1; null in an event about the job as a whole.
+    step: Option<usize>,
     total: usize,
-    name: &'a str,
+    /// Of the step.
+    name: Option<&'a str>,
     state: &'a str,
     bytes: u64,
     total_bytes: u64,
@@ -46,9 +49,10 @@ struct Event<'a> {
 }
 
 impl Render {
-    pub(super) fn new(mode: Mode) -> Self {
+    pub(super) fn new(mode: Mode, id: &str) -> Self {
         Self {
             mode,
+            id: id.to_owned(),
             screen: (mode == Mode::Tty).then(Screen::stderr),
             job: None,
             tail: VecDeque::new(),
@@ -78,9 +82,12 @@ impl Render {
                 }
             }
             Mode::Json => {
+                if before.as_ref().map(|job| &job.state) != Some(&job.state) {
+                    self.job_event(&job.state, job.steps.len(), now);
+                }
                 let changed = |(index, step): &(usize, &Step)| old.get(*index) != Some(*step);
                 for (index, step) in job.steps.iter().enumerate().filter(changed) {
-                    self.event(job, index, step, None, now);
+                    self.event(job.steps.len(), index, step, None, now);
                 }
             }
             Mode::Tty | Mode::Silent => {}
@@ -107,7 +114,7 @@ impl Render {
                 let text = plain_lines::output(index, step, &text, at);
                 self.tell(&text, now);
             }
-            Mode::Json => self.event(job, index, step, Some(&text), now),
+            Mode::Json => self.event(job.steps.len(), index, step, Some(&text), now),
             Mode::Tty => self.draw(now),
             Mode::Silent => {}
         }
@@ -119,16 +126,16 @@ impl Render {
         if !self.silence.is_too_long(now) {
             return;
         }
-        let Some(job) = &self.job else { return };
-        let running = job
-            .steps
-            .iter()
-            .enumerate()
-            .find(|(_, step)| step.is_running());
+        let state = self.job.as_ref().map_or("waiting", |job| &job.state);
+        let steps = self.job.as_ref().map_or(&[][..], |job| &job.steps);
+        let running = steps.iter().enumerate().find(|(_, step)| step.is_running());
         match (self.mode, running) {
             (Mode::Plain, Some((index, step))) => say(&plain_lines::still(index, step, now)),
-            (Mode::Plain, None) => say(&format!("still {}: {}", job.state, job.id)),
-            (Mode::Json, Some((index, step))) => self.event(job, index, step, None, now),
+            (Mode::Plain, None) => say(&format!("still {state}: {}", self.id)),
+            (Mode::Json, Some((index, step))) => {
+                self.event(steps.len(), index, step, None, now);
+            }
+            (Mode::Json, None) => self.job_event(state, steps.len(), now),
             _ => {}
         }
     }
@@ -160,19 +167,27 @@ impl Render {
         say(text);
     }
 
-    fn event(
-        &self,
-        job: &ProvisionJob,
-        index: usize,
-        step: &Step,
-        line: Option<&str>,
-        now: Timestamp,
-    ) {
+    /// Tells of the job as a whole.
+    fn job_event(&self, state: &str, total: usize, now: Timestamp) {
         say_json(&Event {
-            op: &job.id,
-            step: index + 1,
-            total: job.steps.len(),
-            name: &step.title,
+            op: &self.id,
+            step: None,
+            total,
+            name: None,
+            state,
+            bytes: 0,
+            total_bytes: 0,
+            line: None,
+            ts: Time(now),
+        });
+    }
+
+    fn event(&self, total: usize, index: usize, step: &Step, line: Option<&str>, now: Timestamp) {
+        say_json(&Event {
+            op: &self.id,
+            step: Some(index + 1),
+            total,
+            name: Some(&step.title),
             state: &step.state,
             bytes: step.bytes,
             total_bytes: step.total_bytes,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use crate::commands::call_within;
+use crate::commands::quiet_call;
 use crate::error::CliError;
 use crate::progress::{Line, Mode, Screen, bar, say, say_json};
 use crate::rows::time::{Time, megabytes};
@@ -63,7 +63,7 @@ pub(super) async fn upload(
             progress.add(size);
         }
     };
-    let rpc = call_within(
+    let rpc = quiet_call(
         DEADLINE,
         client.upload_agent_package(ReceiverStream::new(receiver)),
     );

@@ -46,7 +46,7 @@ pub(super) async fn follow(
     mode: Mode,
     output: &OutputArgs,
 ) -> Result<Done, CliError> {
-    let mut render = Render::new(mode);
+    let mut render = Render::new(mode, &id);
     let mut wait = Wait::new(None)?;
     let open = async || {
         client

@@ -151,3 +151,11 @@ fn azure_is_back_also_by_new_credentials_but_not_for_the_first_time() {
     bad.was_seen = false;
     assert!(told(&bad, &good).is_empty());
 }
+
+#[test]
+fn the_types_that_can_be_asked_for_are_those_that_are_told() {
+    assert_eq!(
+        EventKind::ALL.map(EventKind::as_str),
+        iap_common::events::TYPES
+    );
+}

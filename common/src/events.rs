@@ -1,0 +1,26 @@
+//! The words of events, for those who filter by them. What each means is said where it is told,
+//! in the daemon's `pool::events`.
+
+/// All types of events.
+pub const TYPES: [&str; 20] = [
+    "agent-creating",
+    "agent-idle",
+    "agent-busy",
+    "agent-draining",
+    "agent-troubled",
+    "agent-kept",
+    "agent-released",
+    "agent-ended",
+    "launches-failing",
+    "launches-recovered",
+    "azure-lost",
+    "azure-recovered",
+    "credential-rejected",
+    "incus-lost",
+    "incus-recovered",
+    "image-moved",
+    "image-missing",
+    "pool-removed",
+    "pool-paused",
+    "pool-resumed",
+];
