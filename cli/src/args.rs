@@ -31,6 +31,12 @@ Progress (--progress):
   tty    as auto                                   json   an object for each change
   none   nothing
 
+Environment:
+  IAPD_SOCKET      as --socket
+  IAPCTL_PROGRESS  as --progress
+  NO_COLOR         no colours; there are none in a pipe and with TERM=dumb either
+  CLICOLOR_FORCE   colours in a pipe, too
+
 Exit codes:
     0  done
     1  failed; `status`, `doctor`: something is wrong
@@ -48,7 +54,6 @@ Exit codes:
     name = "iapctl",
     version,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     after_long_help = REFERENCE
 )]
 pub(crate) struct Cli {

@@ -32,7 +32,8 @@ mod wait;
 
 /// Returns the definition of the command line, for help, man pages and completion.
 pub fn command() -> clap::Command {
-    Cli::command()
+    // `iapctl help pools ls` is enough: no verb `help` beside the verbs of each noun.
+    Cli::command().mut_subcommands(|noun| noun.disable_help_subcommand(true))
 }
 
 /// Runs the command line `args`, the program's name first, and returns its exit code.

@@ -15,7 +15,12 @@ use crate::output;
 ///   zsh:  iapctl completions zsh > DIRECTORY-IN-FPATH/_iapctl
 ///   fish: iapctl completions fish > ~/.config/fish/completions/iapctl.fish
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
+Examples:
+  source <(iapctl completions bash)            for this shell only"
+)]
 pub(crate) struct CompletionsArgs {
     /// Which shell
     shell: Shell,

@@ -19,6 +19,9 @@ pub(crate) enum Config {
     Show(show::ShowArgs),
     Reload(reload::ReloadArgs),
     /// Print the JSON Schema of the configuration file
+    #[command(after_long_help = "\
+Examples:
+  iapctl config schema > iapd.schema.json      for editors")]
     Schema,
 }
 

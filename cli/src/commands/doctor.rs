@@ -22,6 +22,10 @@ const DEADLINE: Duration = Duration::from_secs(40);
 /// Prints a line for each check, the worst first, each with why it matters and what to do. Changes
 /// nothing. Exits 1 when there is an error; warnings and notices do not count.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl doctor
+  iapctl doctor --all -o json")]
 pub(crate) struct DoctorArgs {
     /// Also tell in full what is as it should be
     #[arg(long)]

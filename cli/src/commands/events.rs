@@ -16,6 +16,10 @@ use crate::rows::time::ago;
 
 /// List what happened to pools and agents, the oldest first
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl events --since 1h
+  iapctl events --follow --type agent-ended --type launches-failing")]
 pub(crate) struct EventsArgs {
     /// Go on as things happen
     #[arg(short, long)]

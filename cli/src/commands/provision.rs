@@ -26,7 +26,6 @@ mod watch;
     override_usage = "iapctl provision --base <IMAGE> --target <ALIAS> [OPTIONS]\n       iapctl provision <COMMAND>",
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     after_long_help = "\
 Examples:
   iapctl provision --base images:ubuntu/24.04 --target linux --script tools.sh --watch

@@ -14,6 +14,9 @@ use crate::rows::pool::Pool;
 /// Undoes iapctl drain. Agents that were leaving go all the same and are replaced. Pools that
 /// were paused by themselves stay so: iapctl pools resume.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl resume")]
 pub(crate) struct ResumeArgs {}
 
 pub(super) async fn run(context: &Context, _: ResumeArgs) -> Result<Done, CliError> {

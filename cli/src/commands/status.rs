@@ -16,6 +16,11 @@ use crate::style;
 /// Exits 1 when something is wrong: Incus is unreachable, Azure fails or rejects the credential,
 /// a pool is degraded, or the last reload of the configuration was refused.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl status
+  iapctl status -o json | jq '.pools[] | {name, state, queued_jobs}'
+  iapctl status > /dev/null || echo 'something is wrong'")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     output: ListOutputArgs,

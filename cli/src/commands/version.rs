@@ -14,6 +14,10 @@ use crate::progress::Notes;
 ///
 /// Works, and exits 0, without a daemon too.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl version
+  iapctl version -o json")]
 pub(crate) struct VersionArgs {
     #[command(flatten)]
     output: OutputArgs,

@@ -242,3 +242,12 @@ fn colours_can_be_forced_and_forbidden() {
     let forbidden = with(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]);
     assert!(!forbidden.contains('\x1b'), "{forbidden:?}");
 }
+
+#[test]
+fn help_is_a_command_too() {
+    let fake = Fake::start(answers());
+    let help = |arguments| iapctl(&fake, arguments);
+    assert_eq!(help("help"), help("--help"));
+    assert_eq!(help("help pools ls"), help("pools ls --help"));
+    assert!(help("help").contains("7  the daemon cannot be reached"));
+}

@@ -11,6 +11,11 @@ use crate::error::CliError;
 
 /// Print an agent's log, also when it has ended
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl agents logs linux-h1-k3v9x --follow
+  iapctl agents logs linux-h1-k3v9x --tail 50
+  iapctl agents logs linux-h1-k3v9x --file console.log")]
 pub(crate) struct LogsArgs {
     /// Name of the agent
     #[arg(value_name = "AGENT", add = ArgValueCompleter::new(complete::agents_ever))]

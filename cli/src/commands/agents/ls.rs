@@ -13,6 +13,10 @@ use crate::rows::agent::Agent;
 
 /// List agents with their jobs
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl agents ls --pool linux --watch
+  iapctl agents ls -o json | jq -r '.agents[] | select(.state == \"busy\").name'")]
 pub(crate) struct LsArgs {
     /// Only those of this pool
     #[arg(long, value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]

@@ -15,6 +15,10 @@ use crate::{complete, output};
 /// A busy agent is refused without --force. With it, its job fails: that is asked for on a
 /// terminal and needs --yes elsewhere. To let the job finish first: iapctl agents drain.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl agents reap linux-h1-k3v9x
+  iapctl agents reap linux-h1-k3v9x --force --yes")]
 pub(crate) struct ReapArgs {
     /// Name of the agent
     #[arg(value_name = "AGENT", add = ArgValueCompleter::new(complete::agents))]

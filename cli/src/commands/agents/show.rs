@@ -14,6 +14,9 @@ use crate::rows::history::EndedAgentWithEvidence;
 
 /// Show all that is known about an agent, also when it has ended
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl agents show linux-h1-k3v9x")]
 pub(crate) struct ShowArgs {
     /// Name of the agent
     #[arg(value_name = "AGENT", add = ArgValueCompleter::new(complete::agents_ever))]

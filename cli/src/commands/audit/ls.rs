@@ -11,6 +11,9 @@ use crate::rows::time::ago;
 
 /// List what was asked for through the socket, the newest first
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl audit ls --since 24h")]
 pub(crate) struct LsArgs {
     /// Only this long ago or less, such as 30m or 24h
     #[arg(long, value_name = "DURATION")]

@@ -20,6 +20,10 @@ const DEADLINE: Duration = Duration::from_secs(180);
 /// Gets a token, signs in, finds each pool, lists its agents, and has a change refused to see
 /// whether changes are allowed. Changes nothing. Exits 1 when something is missing.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl auth check
+  iapctl auth check --pool linux")]
 pub(crate) struct CheckArgs {
     /// Only the credential of this pool, and that pool
     #[arg(long, value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]

@@ -25,6 +25,10 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(30);
 /// FILE the daemon checks the file it was started with. When the daemon cannot be reached, the
 /// program iapd does it.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl config check                         the daemon's own file
+  iapctl config check new.yaml && install new.yaml /etc/iapd/config.yaml")]
 pub(crate) struct CheckArgs {
     /// The file; - for standard input
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]

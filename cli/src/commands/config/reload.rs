@@ -15,6 +15,10 @@ use crate::rows::status::Problem;
 ///
 /// The file is applied whole, or not at all when anything in it is wrong. Prints what changes.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl config reload --dry-run
+  iapctl config reload")]
 pub(crate) struct ReloadArgs {
     /// Only say what would change
     #[arg(long)]

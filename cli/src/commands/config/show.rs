@@ -10,6 +10,9 @@ use crate::error::CliError;
 
 /// Show the configuration in force, secrets masked
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl config show")]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     output: OutputArgs,

@@ -13,6 +13,10 @@ use crate::rows::time::ago;
 
 /// List jobs that have ended, the newest first
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl jobs ls --since 24h --failed
+  iapctl jobs ls --pool linux -o wide")]
 pub(crate) struct LsArgs {
     /// Only those that ended this long ago or less, such as 30m or 24h
     #[arg(long, value_name = "DURATION")]

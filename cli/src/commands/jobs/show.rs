@@ -13,6 +13,10 @@ use crate::rows::history::EndedAgentWithEvidence;
 
 /// Show how a job ended, on which agent, and what is left of that
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl jobs show 7001                       Azure's number, as jobs ls has it
+  iapctl jobs show linux-h1-k3v9x")]
 pub(crate) struct ShowArgs {
     /// Azure's number of the job, or the agent that had it
     #[arg(value_name = "JOB", add = ArgValueCompleter::new(complete::ended_jobs))]

@@ -11,6 +11,11 @@ use crate::rows::pool::Pool;
 
 /// List pools with their agents and what is wrong
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl pools ls
+  iapctl pools ls --watch
+  iapctl pools ls -o wide")]
 pub(crate) struct LsArgs {
     /// Go on showing what changes
     #[arg(short, long)]

@@ -52,6 +52,9 @@ pub(super) async fn run(context: &Context, args: PauseArgs) -> Result<Done, CliE
 /// Agents that were leaving go all the same and are replaced. A pause of the whole host stands:
 /// iapctl resume.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl pools resume linux")]
 pub(crate) struct ResumeArgs {
     /// Name of the pool
     #[arg(value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]

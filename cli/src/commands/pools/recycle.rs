@@ -17,6 +17,11 @@ use crate::rows::agent::Agent;
 ///
 /// Returns when the wish is noted; iapctl agents ls -w shows the turnover.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl pools recycle linux --outdated --dry-run
+  iapctl pools recycle linux --outdated        after a new image
+  iapctl pools recycle linux")]
 pub(crate) struct RecycleArgs {
     /// Name of the pool
     #[arg(value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]

@@ -10,6 +10,9 @@ use crate::{complete, output};
 
 /// Try again now what is failing, instead of at its next turn
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl pools retry linux                    what was wrong is mended")]
 pub(crate) struct RetryArgs {
     /// Name of the pool
     #[arg(value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]

@@ -12,6 +12,10 @@ use crate::rows::pool::Pool;
 
 /// Show all that is known about a pool
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl pools show linux                     why do jobs wait?
+  iapctl pools show linux -o yaml")]
 pub(crate) struct ShowArgs {
     /// Name of the pool
     #[arg(value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]

@@ -12,6 +12,9 @@ use crate::rows::provision::ProvisionJob;
 
 /// Cancel a queued or running provision job; its builder is removed
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl provision cancel 91c2e0")]
 pub(crate) struct CancelArgs {
     /// Name of the job
     #[arg(value_name = "JOB", add = ArgValueCompleter::new(complete::jobs))]

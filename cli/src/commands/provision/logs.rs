@@ -11,6 +11,10 @@ use crate::error::CliError;
 
 /// Print the whole log of a provision job
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl provision logs 91c2e0 --follow
+  iapctl provision logs 91c2e0 --tail 200")]
 pub(crate) struct LogsArgs {
     /// Name of the job
     #[arg(value_name = "JOB", add = ArgValueCompleter::new(complete::jobs))]

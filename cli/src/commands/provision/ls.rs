@@ -16,6 +16,10 @@ const PACE: Duration = Duration::from_secs(2);
 
 /// List provision jobs, the newest first
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl provision ls
+  iapctl provision ls --watch")]
 pub(crate) struct LsArgs {
     /// Go on showing what changes
     #[arg(short, long)]

@@ -12,6 +12,9 @@ use crate::rows::provision::ProvisionJob;
 
 /// Show all that is known about a provision job
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl provision show 91c2e0")]
 pub(crate) struct ShowArgs {
     /// Name of the job
     #[arg(value_name = "JOB", add = ArgValueCompleter::new(complete::jobs))]

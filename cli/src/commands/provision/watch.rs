@@ -26,6 +26,10 @@ use crate::wait::{Wait, Waited};
 ///
 /// Ctrl-C stops only the showing. Exits 1 when the job failed or was cancelled.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl provision watch 91c2e0
+  iapctl provision watch 91c2e0 --progress json 2> events.json")]
 pub(crate) struct WatchArgs {
     /// Name of the job
     #[arg(value_name = "JOB", add = ArgValueCompleter::new(complete::jobs))]
