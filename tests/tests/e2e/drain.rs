@@ -1,10 +1,12 @@
 //! Draining and removing by an operator's word.
 
+use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::Context;
 use iap_common::v1;
 use iap_tests::azure_sim::{JobRequest, JobResult};
-use iap_tests::host::{AZURE_POOL, Host, HostOptions};
+use iap_tests::host::{AZURE_POOL, Host, HostOptions, binary};
 use iap_tests::wait;
 
 use crate::SOON;
@@ -148,4 +150,35 @@ async fn whoever_waits_for_all_agents_learns_when_all_of_them_are_known() -> any
         anyhow::bail!("the watch ended")
     };
     tokio::time::timeout(SOON, all_seen).await?
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_drain_of_a_host_ends_and_tells_how_many_jobs_it_killed() -> anyhow::Result<()> {
+    let options = HostOptions {
+        count: 2,
+        ..HostOptions::default()
+    };
+    let host = Host::start(options).await?;
+    host.wait_idle(2, SOON).await?;
+    host.sim
+        .queue_job(JobRequest::new(AZURE_POOL).lasting(Duration::from_secs(300)))?;
+    busy_agent(&host).await?;
+    let drain = tokio::process::Command::new(binary("iapctl"))
+        .args(["drain", "-m", "kernel", "--deadline", "1s", "--socket"])
+        .arg(host.socket())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(SOON * 2, drain)
+        .await
+        .with_context(|| host.log())??;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "drained: 2/2, 1 job killed.   undo: iapctl resume\n",
+        "{told}"
+    );
+    assert!(host.instances().await?.is_empty());
+    Ok(())
 }
