@@ -447,7 +447,9 @@ impl Show for Pool {
         if let Some(waits) = &self.job_waits {
             let jobs = waits.jobs;
             let text = waits.p95().map(|p95| {
-                format!("95 of 100 jobs wait {p95} or less: {jobs} of the last hour and of now")
+                format!(
+                    "95 % of the jobs {p95} or less; {jobs} jobs, of the last hour and waiting now"
+                )
             });
             lines.push(("waits", or_nothing(text.as_deref())));
         }

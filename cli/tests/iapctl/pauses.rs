@@ -120,7 +120,7 @@ fn a_paused_pool_shows_by_whom_and_why() {
     queued       3 jobs wait for an agent
                  paused by ana "cert swap"
                  at capacity: all 8 agents are busy
-    waits        95 of 100 jobs wait 6m10s or less: 42 of the last hour and of now
+    waits        95 % of the jobs 6m10s or less; 42 jobs, of the last hour and waiting now
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)
@@ -230,7 +230,7 @@ fn another_count_is_shown() {
     count        12 agents by ana, 8 are configured
     queued       3 jobs wait for an agent
                  at capacity: all 8 agents are busy
-    waits        95 of 100 jobs wait 6m10s or less: 42 of the last hour and of now
+    waits        95 % of the jobs 6m10s or less; 42 jobs, of the last hour and waiting now
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)

@@ -199,7 +199,7 @@ fn a_pool_is_shown_with_all_that_is_known() {
     agents       8 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated, 0 kept
     queued       3 jobs wait for an agent
                  at capacity: all 8 agents are busy
-    waits        95 of 100 jobs wait 6m10s or less: 42 of the last hour and of now
+    waits        95 % of the jobs 6m10s or less; 42 jobs, of the last hour and waiting now
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)

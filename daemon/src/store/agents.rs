@@ -77,7 +77,8 @@ pub struct AgentFilter {
 
 impl Store {
     /// Keeps the record of an agent that has ended. Later records of the same agent add to it: a
-    /// daemon that was restarted in between knows the result of the job and nothing of the guest.
+    /// daemon that was restarted in between knows the result of the job and nothing of the guest,
+    /// nor that it was killed.
     pub fn agent_ended(&self, agent: EndedAgent) {
         self.write("ended agent", move |connection| {
             let job = agent.job.as_ref();
@@ -94,8 +95,11 @@ impl Store {
                        online_at = COALESCE(online_at, excluded.online_at),
                        ended_at = MIN(ended_at, excluded.ended_at),
                        image = CASE image WHEN '' THEN excluded.image ELSE image END,
-                       reason = CASE excluded.reason WHEN 'unseen' THEN reason
-                                ELSE excluded.reason END,
+                       reason = CASE
+                         WHEN excluded.reason = 'unseen' THEN reason
+                         WHEN excluded.created_at IS NULL
+                           AND reason IN ('forced', 'deadline', 'out-of-memory') THEN reason
+                         ELSE excluded.reason END,
                        detail = CASE WHEN excluded.created_at IS NULL THEN detail
                                 ELSE excluded.detail END,
                        exit_status = COALESCE(excluded.exit_status, exit_status),

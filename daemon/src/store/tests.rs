@@ -106,6 +106,23 @@ async fn later_records_of_an_agent_add_to_the_first() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_was_restarted_does_not_forget_that_an_agent_was_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Retention::default());
+    let later = |reason: &str| EndedAgent {
+        reason: reason.into(),
+        ..ended("a", "linux", now(), Some(""))
+    };
+    store.agent_ended(later("forced"));
+    store.agent_ended(EndedAgent {
+        created_at: None,
+        ..later("job-ended")
+    });
+    let agent = store.ended_agent("a").await.unwrap().unwrap();
+    assert_eq!(agent.reason, "forced");
+}
+
+#[tokio::test]
 async fn the_audit_trail_is_kept_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), Retention::default());
