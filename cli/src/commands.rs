@@ -140,7 +140,7 @@ impl Context {
 
     async fn connect(&self) -> Result<Channel, CliError> {
         let begun = Instant::now();
-        let connected = client::connect(&self.socket).await;
+        let connected = client::connect_to_do_or_look(&self.socket).await;
         say_detail(|| {
             let end = match connected {
                 Ok(_) => "connected",

@@ -153,7 +153,7 @@ fn names(
     };
     let listed = runtime.block_on(async {
         tokio::time::timeout(DEADLINE, async {
-            list(client::connect(&path).await.ok()?).await
+            list(client::connect_to_do_or_look(&path).await.ok()?).await
         })
         .await
     });

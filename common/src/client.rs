@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
+use crate::socket::view_path;
+
 /// How long connecting may take. The socket is local; only a wedged daemon needs longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,6 +53,16 @@ pub async fn connect(path: &Path) -> Result<Channel, ConnectError> {
             source: error,
         },
     })
+}
+
+/// Connects to the daemon at `path`, or to its socket for looking when this user may not use that
+/// one. The daemon refuses what is not looking, and says so.
+pub async fn connect_to_do_or_look(path: &Path) -> Result<Channel, ConnectError> {
+    let refused = match connect(path).await {
+        Err(error @ ConnectError::NotPermitted(_)) => error,
+        connected => return connected,
+    };
+    connect(&view_path(path)).await.map_err(|_| refused)
 }
 
 fn endpoint(path: &Path) -> Result<Endpoint, tonic::transport::Error> {

@@ -154,7 +154,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     })?;
     let _lock = lock::take(&spec.state_dir)?;
     let intents = Arc::new(Intents::load(&spec.state_dir));
-    let listener = socket::listen(&spec.socket).await?;
+    let (listeners, bound) = socket::listen(&spec.socket).await?;
 
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::default());
@@ -195,7 +195,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     {
         let stop = stop.clone();
         tasks.spawn(async move {
-            let served = grpc::serve(listener, services, stop).await;
+            let served = grpc::serve(listeners, services, stop).await;
             ("gRPC server", served.context("the gRPC server failed"))
         });
     }
@@ -276,7 +276,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     let result = wait(&mut tasks, reloader, &stop).await;
     wind_down(tasks, &stop).await;
     store.close().await;
-    socket::remove(&spec.socket);
+    socket::remove(&bound);
     info!("stopped");
     result
 }

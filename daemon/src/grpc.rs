@@ -9,6 +9,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use iap_common::v1;
@@ -28,6 +29,8 @@ use crate::reload::Reloader;
 use crate::store::Store;
 use crate::supervisor::Pools;
 
+use viewers::LookOnlyLayer;
+
 mod agent;
 mod audit;
 mod changes;
@@ -42,6 +45,7 @@ mod peer;
 mod pool;
 mod provision;
 mod status;
+mod viewers;
 
 /// Finds clients that are gone without a word.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -120,12 +124,53 @@ impl Services {
     }
 }
 
+/// Where the services are to be had.
+#[derive(Default)]
+pub struct Listeners {
+    /// For those who may do everything.
+    pub operators: Option<UnixListener>,
+    /// For those who may only look.
+    pub viewers: Option<UnixListener>,
+}
+
 /// Serves until `stop`, then until calls in hand have ended.
 pub async fn serve(
-    listener: UnixListener,
+    listeners: Listeners,
     services: Services,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
+    let routes = routes(services.clone()).await;
+    let all = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_routes(routes.clone());
+    let reads = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(LookOnlyLayer::new(services))
+        .add_routes(routes);
+    let operators = async {
+        match listeners.operators {
+            Some(listener) => {
+                let connections = UnixListenerStream::new(listener);
+                let stop = stop.clone().cancelled_owned();
+                all.serve_with_incoming_shutdown(connections, stop).await
+            }
+            None => Ok(()),
+        }
+    };
+    let viewers = async {
+        match listeners.viewers {
+            Some(listener) => {
+                let connections = UnixListenerStream::new(listener);
+                let stop = stop.clone().cancelled_owned();
+                reads.serve_with_incoming_shutdown(connections, stop).await
+            }
+            None => Ok(()),
+        }
+    };
+    tokio::try_join!(operators, viewers).map(|_| ())
+}
+
+async fn routes(services: Services) -> Routes {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PoolServiceServer<Services>>().await;
     health.set_serving::<AgentServiceServer<Services>>().await;
@@ -139,9 +184,7 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .expect("the descriptors were compiled by our own build script");
-    Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_service(health_service)
+    Routes::new(health_service)
         .add_service(reflection)
         .add_service(PoolServiceServer::new(services.clone()))
         .add_service(AgentServiceServer::new(services.clone()))
@@ -151,6 +194,4 @@ pub async fn serve(
         )
         .add_service(HistoryServiceServer::new(services.clone()))
         .add_service(DaemonServiceServer::new(services))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
-        .await
 }

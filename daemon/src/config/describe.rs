@@ -29,6 +29,9 @@ pub fn describe(spec: &DaemonSpec) -> String {
         "socket",
         format!("{path}, mode {:04o}, group {}", socket.mode, socket.group),
     );
+    let view = iap_common::socket::view_path(&socket.path);
+    let view = view.display();
+    line("", "view", format!("{view}, group {}", socket.view_group));
     let metrics = spec
         .metrics
         .map(|address| format!("http://{address}/metrics"));

@@ -36,6 +36,7 @@ pub(super) fn value(spec: &DaemonSpec) -> Value {
             path: Some(path(&spec.socket.path)),
             mode: Some(format!("{:04o}", spec.socket.mode)),
             group: Some(spec.socket.group.clone()),
+            view_group: Some(spec.socket.view_group.clone()),
         }),
         owner: spec.owner.clone(),
         state_dir: Some(path(&spec.state_dir)),

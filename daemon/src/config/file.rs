@@ -298,6 +298,10 @@ pub(super) struct Socket {
     /// The group whose members may use it.
     #[schemars(extend("default" = "iapd"))]
     pub(super) group: Option<String>,
+    /// The group whose members may look but not change, through a second socket beside this one
+    /// (`iapd-view.sock`). Without such a group there is no second socket.
+    #[schemars(extend("default" = "iapd-view"))]
+    pub(super) view_group: Option<String>,
 }
 
 /// A duration as Go writes it.

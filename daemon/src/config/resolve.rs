@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use iap_common::socket;
+use iap_common::socket::{self, VIEW_GROUP};
 
 use crate::pool::names::agent_name_stem;
 use crate::pool::spec::{DaemonSpec, PoolSpec, RetrySpec, SocketSpec};
@@ -148,8 +148,13 @@ fn socket(file: file::Socket, report: &mut Report<'_>) -> SocketSpec {
     SocketSpec {
         path: socket_path("socket.path", file.path, default, report),
         mode: socket_mode(file.mode.as_deref().unwrap_or(SOCKET_MODE), report),
-        group: text("socket.group", file.group, report).unwrap_or_else(|| socket::GROUP.to_owned()),
+        group: group("socket.group", file.group, socket::GROUP, report),
+        view_group: group("socket.viewGroup", file.view_group, VIEW_GROUP, report),
     }
+}
+
+fn group(key: &str, value: Option<String>, default: &str, report: &mut Report<'_>) -> String {
+    text(key, value, report).unwrap_or_else(|| default.to_owned())
 }
 
 fn socket_mode(text: &str, report: &mut Report<'_>) -> u32 {

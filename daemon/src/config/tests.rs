@@ -185,7 +185,7 @@ fn new_keys_are_understood() {
 incus: {socket: /run/incus/unix.socket}
 metricsAddress: '::'
 metricsPort: 1
-socket: {path: /tmp/iapd.sock, mode: 0600, group: ci}
+socket: {path: /tmp/iapd.sock, mode: 0600, group: ci, viewGroup: ops}
 owner: blue
 stateDir: /srv/iapd
 pools:
@@ -208,6 +208,7 @@ pools:
         (spec.socket.mode, spec.socket.group.as_str()),
         (0o600, "ci")
     );
+    assert_eq!(spec.socket.view_group, "ops");
     assert_eq!(spec.owner.as_deref(), Some("blue"));
     assert_eq!(spec.state_dir, Path::new("/srv/iapd"));
     let pool = &spec.pools[0];

@@ -56,6 +56,7 @@ pub(super) fn daemon(pools: Vec<PoolSpec>) -> DaemonSpec {
             path: PathBuf::from("/run/iapd/iapd.sock"),
             mode: 0o660,
             group: "iapd".into(),
+            view_group: "iapd-view".into(),
         },
         owner: None,
         state_dir: PathBuf::from("/var/lib/iapd"),

@@ -1,16 +1,20 @@
 //! Who calls: the peer credentials of the socket's other end.
 
 use nix::unistd::{Uid, User};
-use tonic::Request;
 use tonic::transport::server::UdsConnectInfo;
+use tonic::{Extensions, Request};
 
 use crate::intents::Who;
 use crate::pool::command::Asker;
 
 /// Returns who sent a request.
 pub(super) fn asker<T>(request: &Request<T>) -> Asker {
-    let credentials = request
-        .extensions()
+    peer(request.extensions())
+}
+
+/// The same for a request that no service has seen yet.
+pub(super) fn peer(extensions: &Extensions) -> Asker {
+    let credentials = extensions
         .get::<UdsConnectInfo>()
         .and_then(|connection| connection.peer_cred.as_ref());
     Asker {

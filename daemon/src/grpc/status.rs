@@ -137,6 +137,18 @@ pub(super) fn intents(error: &IntentsError) -> Status {
     }
 }
 
+/// A change asked for through the viewers' socket.
+pub(super) fn only_looks(command: &str, group: &str) -> Status {
+    status(
+        Code::PermissionDenied,
+        "ONLY_LOOKS",
+        format!("you may look but not change: \"{command}\" is for members of group {group}"),
+        Some(format!(
+            "join group {group}: sudo usermod -aG {group} $USER, then log in again"
+        )),
+    )
+}
+
 pub(super) fn internal(message: impl Into<String>) -> Status {
     status(Code::Internal, "INTERNAL", message, None)
 }

@@ -67,6 +67,8 @@ pub struct SocketSpec {
     pub mode: u32,
     /// Its group's name.
     pub group: String,
+    /// The group whose members may only look, through a socket of their own.
+    pub view_group: String,
 }
 
 /// Exponential waits between reconnects.

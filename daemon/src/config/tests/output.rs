@@ -36,6 +36,7 @@ fn the_description_shows_what_would_be_made() {
     2 pools, 3 agents
     incus       /var/lib/incus/unix.socket
     socket      /run/iapd/iapd.sock, mode 0660, group iapd
+    view        /run/iapd/iapd-view.sock, group iapd-view
     metrics     http://127.0.0.1:9922/metrics
     state       /var/lib/iapd
     owner       blue
@@ -129,6 +130,7 @@ fn the_effective_configuration_has_every_default_and_no_secret() {
       path: /run/iapd/iapd.sock                   # default
       mode: '0660'                                # default
       group: iapd                                 # default
+      viewGroup: iapd-view                        # default
     owner: blue                                   # line 1
     stateDir: /var/lib/iapd                       # default
     history:
