@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Args;
+use crate::beat::Beat;
 use crate::calls::CallObserver;
 use crate::config::{self, ConfigError, Environment};
 use crate::doctor::Doctor;
@@ -43,6 +44,7 @@ mod metrics_server;
 mod owner;
 mod ready;
 mod socket;
+mod watchdog;
 
 /// Stopping takes no longer; the unit's `TimeoutStopSec` is above it.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -223,6 +225,14 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
             ("provisioning", Ok(()))
         });
     }
+    let beat = Beat::default();
+    {
+        let (pulse, pools, stop) = (beat.pulse(), pools.clone(), stop.clone());
+        tasks.spawn(async move {
+            watchdog::feed(pulse, pools, stop).await;
+            ("watchdog", Ok(()))
+        });
+    }
     {
         let (incus, stop, reloader) = (incus.clone(), stop.clone(), Arc::clone(reloader));
         let store = store.clone();
@@ -255,14 +265,20 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
                 publish_pools,
                 publish_events,
             );
-            let (result, ()) = tokio::join!(supervisor.run(stop.clone()), watcher.run(&stop));
+            let (result, ()) =
+                tokio::join!(supervisor.run(&beat, stop.clone()), watcher.run(&stop));
             ("pools", result.context("a pool failed"))
         });
     }
     {
-        let (pools, incus, stop) = (pools.clone(), incus_is.clone(), stop.clone());
+        let told = ready::Told {
+            pools: pools.clone(),
+            incus: incus_is.clone(),
+            reloader: Arc::clone(reloader),
+        };
+        let stop = stop.clone();
         tasks.spawn(async move {
-            ready::tell(pools, incus, stop).await;
+            ready::tell(&told, stop).await;
             ("readiness", Ok(()))
         });
     }
@@ -296,7 +312,7 @@ async fn wait(
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
                 info!("SIGHUP: reading the configuration again");
-                let _ = sd_notify::notify(&[NotifyState::Reloading]);
+                ready::tell_reloading();
                 reloader.reload(false);
                 let _ = sd_notify::notify(&[NotifyState::Ready]);
             }

@@ -40,6 +40,7 @@ pub mod agent;
 pub mod args;
 pub mod auth_check;
 pub mod azure;
+pub mod beat;
 pub mod calls;
 pub mod config;
 pub mod daemon;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::beat::Pulse;
 use crate::incus::{Incus, IncusError};
 
 pub mod apply;
@@ -52,6 +53,7 @@ pub struct PoolHandle {
     commands: mpsc::Sender<PoolCommand>,
     incus: Incus,
     orders: watch::Receiver<Order>,
+    pulse: Pulse,
 }
 
 /// A part of an agent's log.
@@ -77,6 +79,11 @@ impl PoolHandle {
     /// Returns a receiver of what it is.
     pub fn watch(&self) -> watch::Receiver<Arc<PoolStatus>> {
         self.status.clone()
+    }
+
+    /// Returns whether its task makes progress.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Returns the client of its Azure organisation.
@@ -158,15 +165,15 @@ pub fn new(
     };
     let (publish, status) = watch::channel(Arc::new(first));
     let (sender, commands) = mpsc::channel(COMMANDS);
+    let incus = shared.incus.clone();
+    let reconciler = Reconciler::new(shared, orders.clone(), commands, waker, publish);
     let handle = PoolHandle {
         key: PoolKey::of(&order.spec),
         status,
         commands: sender,
-        incus: shared.incus.clone(),
-        orders: orders.clone(),
+        incus,
+        orders,
+        pulse: reconciler.pulse(),
     };
-    (
-        handle,
-        Reconciler::new(shared, orders, commands, waker, publish),
-    )
+    (handle, reconciler)
 }

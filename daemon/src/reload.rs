@@ -17,7 +17,9 @@ use crate::pool::spec::DaemonSpec;
 pub struct ConfigState {
     /// When the one in force was read.
     pub loaded_at: Timestamp,
-    /// Why the last reload was refused.
+    /// When the last reload was refused, if it was.
+    pub refused_at: Option<Timestamp>,
+    /// Why.
     pub problems: Vec<Problem>,
     /// What is allowed and probably not meant.
     pub warnings: Vec<Problem>,
@@ -53,6 +55,7 @@ impl Reloader {
         }
         let state = ConfigState {
             loaded_at: Timestamp::now(),
+            refused_at: None,
             problems: Vec::new(),
             warnings: loaded.warnings,
             effective_yaml: config::effective_yaml(&loaded.spec, &loaded.lines),
@@ -126,6 +129,7 @@ impl Reloader {
         };
         *self.state.lock().expect("no panic while held") = ConfigState {
             loaded_at: Timestamp::now(),
+            refused_at: None,
             problems: Vec::new(),
             warnings: loaded.warnings,
             effective_yaml: config::effective_yaml(&spec, &loaded.lines),
@@ -152,11 +156,9 @@ impl Reloader {
                 problems = problems.len(),
                 "configuration not reloaded, the old one stays"
             );
-            self.state
-                .lock()
-                .expect("no panic while held")
-                .problems
-                .clone_from(&problems);
+            let mut state = self.state.lock().expect("no panic while held");
+            state.refused_at = Some(Timestamp::now());
+            state.problems.clone_from(&problems);
         }
         ReloadReport {
             problems,

@@ -16,6 +16,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use iap_common::error::chain;
 
 use crate::azure::AzureError;
+use crate::beat::Beat;
 use crate::calls::CallObserver;
 use crate::incus::{Instance, Lifecycle, StreamEvent};
 use crate::pool::azure_client;
@@ -40,6 +41,8 @@ const WAKING: [&str; 5] = [
 /// Between two looks for pools that earlier configurations left behind, until all there is was
 /// looked at.
 const STRAYS_RETRY: Duration = Duration::from_secs(10);
+/// Between two signs of life when nothing else happens. What the loop does never waits.
+const BEAT: Duration = Duration::from_secs(2);
 
 /// All pools as of now, in the file's order, those on their way out last.
 pub type Pools = Arc<Vec<PoolHandle>>;
@@ -130,13 +133,19 @@ impl Supervisor {
 
     /// Runs until `stop`, then until all pools have let go. Returns early only when a task of
     /// its own ended that never should.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), SupervisorError> {
+    pub async fn run(
+        mut self,
+        beat: &Beat,
+        stop: CancellationToken,
+    ) -> Result<(), SupervisorError> {
         let spec = Arc::clone(&self.specs.borrow_and_update());
         self.take_spec(&spec, &stop);
         let mut strays_due = Instant::now();
         loop {
+            beat.again_within(BEAT * 10);
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = tokio::time::sleep(BEAT) => {}
                 Ok(()) = self.specs.changed() => {
                     let spec = Arc::clone(&self.specs.borrow_and_update());
                     self.take_spec(&spec, &stop);

@@ -16,6 +16,7 @@ mod process {
     mod provision;
     mod signals;
     mod start;
+    mod systemd;
     mod viewers;
     mod way;
 }

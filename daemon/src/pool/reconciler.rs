@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::agent::AgentState;
+use crate::beat::{Beat, Pulse};
 use crate::incus::Incus;
 use crate::intents::{Effective, IntentSet};
 use crate::metrics::Metrics;
@@ -57,6 +58,11 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 const CALM: u32 = 3;
 /// Passes do not follow each other faster, so that a storm of events costs little.
 const CLOSEST_PASSES: Duration = Duration::from_millis(25);
+/// A pass takes no longer, or its task is stuck: four calls to Incus (instances, alias, image,
+/// operations) with the client's limit of 30 s each, and as much again for a host in trouble.
+const LONGEST_PASS: Duration = Duration::from_secs(4 * 30 * 2);
+/// The wait for the next pass is drawn around the interval, this far.
+const JITTER: f64 = 0.1;
 
 /// What a pool's task is to do; replaced whole by a reload.
 #[derive(Clone)]
@@ -138,6 +144,7 @@ pub struct Reconciler {
     commands: mpsc::Receiver<PoolCommand>,
     waker: Waker,
     publish: watch::Sender<Arc<PoolStatus>>,
+    beat: Beat,
 
     order: Order,
     /// What operators want of this pool, as of the last pass.
@@ -198,6 +205,7 @@ impl Reconciler {
             commands,
             waker,
             publish,
+            beat: Beat::default(),
             order,
             ledger: Ledger::default(),
             in_flight: InFlight::default(),
@@ -231,6 +239,7 @@ impl Reconciler {
             self.recall_waits().await;
             let mut trigger = Trigger::Startup;
             loop {
+                self.beat.again_within(self.longest_round());
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = self.pass(trigger) => {}
@@ -252,6 +261,17 @@ impl Reconciler {
         }
         .instrument(span)
         .await;
+    }
+
+    /// Returns whether the task makes progress.
+    pub(super) fn pulse(&self) -> Pulse {
+        self.beat.pulse()
+    }
+
+    /// The longest that a pass and the wait after it may take.
+    fn longest_round(&self) -> Duration {
+        let interval = self.order.spec.reconcile_interval;
+        (interval * CALM).mul_f64(1.0 + JITTER) + LONGEST_PASS
     }
 
     /// Waits for a reason to look again and takes it in. Cancel-safe: each arm is.
@@ -318,7 +338,7 @@ impl Reconciler {
             .order
             .spec
             .reconcile_interval
-            .mul_f64(0.9 + 0.2 * fastrand::f64());
+            .mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64());
         if self.is_calm(now) {
             interval *= CALM;
         }
