@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Args;
 use crate::beat::Beat;
@@ -35,8 +37,11 @@ use crate::reload::Reloader;
 use crate::store::Store;
 use crate::supervisor::{Pools, Supervisor};
 
+use journal::Journal;
+
 mod azure_lookup;
 pub mod health;
+mod journal;
 mod key_maker;
 mod lock;
 mod man;
@@ -129,18 +134,19 @@ fn fail_config(error: &ConfigError) -> ExitCode {
 
 fn start_logging(filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)?;
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let log = tracing_subscriber::fmt()
+    if journal::is_stderr() {
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(Journal::connect())
+            .init();
+        return Ok(());
+    }
+    tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(!journal && std::io::stderr().is_terminal())
-        .with_target(false);
-    // The journal has its own clock.
-    if journal {
-        log.without_time().init();
-    } else {
-        log.init();
-    }
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     Ok(())
 }
 

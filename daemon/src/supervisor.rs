@@ -352,7 +352,7 @@ impl Supervisor {
     }
 
     fn spawn_poller(&mut self, poller: AzurePoller, pool: &str, stop: CancellationToken) {
-        let span = info_span!("azure", pool);
+        let span = info_span!("azure", azure_pool = pool);
         self.tasks.spawn(
             async move {
                 poller.run(stop).await;
