@@ -28,6 +28,7 @@ use crate::doctor::Doctor;
 use crate::grpc::{self, Services};
 use crate::incus::Incus;
 use crate::intents::Intents;
+use crate::logind::Logind;
 use crate::metrics::Metrics;
 use crate::pool::apply::AgentVersions;
 use crate::pool::reconciler::Shared;
@@ -37,10 +38,12 @@ use crate::reload::Reloader;
 use crate::store::Store;
 use crate::supervisor::{Pools, Supervisor};
 
+use host_shutdown::HostShutdown;
 use journal::Journal;
 
 mod azure_lookup;
 pub mod health;
+mod host_shutdown;
 mod journal;
 mod key_maker;
 mod lock;
@@ -229,6 +232,14 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
         tasks.spawn(async move {
             provisioning.run(stop).await;
             ("provisioning", Ok(()))
+        });
+    }
+    {
+        let (specs, pools, stop) = (reloader.watch(), pools.clone(), stop.clone());
+        let waiting = HostShutdown::new(Logind::default(), Arc::clone(&intents));
+        tasks.spawn(async move {
+            waiting.run(specs, pools, stop).await;
+            ("watch for shutdowns of the host", Ok(()))
         });
     }
     let beat = Beat::default();

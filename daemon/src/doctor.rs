@@ -38,6 +38,7 @@ mod instances;
 mod kernel;
 mod qgroups;
 mod server;
+mod shutdown;
 mod storage;
 
 /// For all calls together: below the half minute that `iapctl` waits for an ordinary answer.
@@ -63,13 +64,14 @@ impl Doctor {
         let handles = Arc::clone(&self.pools.borrow());
         let statuses: Vec<Arc<PoolStatus>> = handles.iter().map(PoolHandle::status).collect();
         let deadline = Deadline::after(TIME);
-        let (incus, azure, local) = tokio::join!(
+        let (incus, azure, local, shutdown) = tokio::join!(
             Box::pin(self.incus_side(&spec, deadline)),
             Box::pin(azure::examine(&spec, &handles, deadline)),
             self.local_side(&spec, deadline),
+            shutdown::examine(&spec),
         );
         let agents = agents::judge_all(&statuses, jiff::Timestamp::now());
-        [incus, agents, azure, local].concat()
+        [incus, agents, azure, local, shutdown].concat()
     }
 
     async fn incus_side(&self, spec: &DaemonSpec, deadline: Deadline) -> Vec<Check> {

@@ -85,6 +85,8 @@ pub struct IntentSet {
     pub host: Option<Pause>,
     /// Single pools, by name.
     pub pools: BTreeMap<String, PoolIntents>,
+    /// The host is shutting down. In no file: it is over when the host is back.
+    pub shutdown: Option<Pause>,
 }
 
 /// What holds for one pool at a moment.
@@ -120,6 +122,7 @@ impl IntentSet {
             .and_then(|own| own.pause.as_ref())
             .filter(|pause| holds(pause.until));
         let host = self.host.as_ref().filter(|pause| holds(pause.until));
+        let shutdown = self.shutdown.as_ref();
         let count = own
             .and_then(|own| own.count.as_ref())
             .filter(|count| holds(count.until));
@@ -129,8 +132,8 @@ impl IntentSet {
             count.and_then(|count| count.until),
         ];
         Effective {
-            pause: own_pause.or(host).cloned(),
-            host_wide: own_pause.is_none() && host.is_some(),
+            pause: own_pause.or(host).or(shutdown).cloned(),
+            host_wide: own_pause.is_none() && host.or(shutdown).is_some(),
             count: count.cloned(),
             next_lapse: lapses.into_iter().flatten().min(),
         }
@@ -210,6 +213,16 @@ impl Intents {
         let revision = set.revision;
         self.set.send_replace(Arc::new(set));
         Ok(revision)
+    }
+
+    /// Tells everybody that the host is shutting down, or that it is not after all.
+    pub fn set_shutdown(&self, pause: Option<Pause>) {
+        let _changes_wait = self.file.lock().expect("no panic while held");
+        self.set.send_modify(|set| {
+            let set = Arc::make_mut(set);
+            set.shutdown = pause;
+            set.revision += 1;
+        });
     }
 }
 

@@ -48,6 +48,7 @@ pub mod doctor;
 pub mod grpc;
 pub mod incus;
 pub mod intents;
+pub mod logind;
 pub mod metrics;
 pub mod pool;
 pub mod provision;

@@ -33,6 +33,11 @@ pub fn diff(old: &DaemonSpec, new: &DaemonSpec) -> Vec<String> {
     if old.listener_retry != new.listener_retry {
         lines.push("listener: other waits between reconnects".to_owned());
     }
+    if old.shutdown_wait != new.shutdown_wait {
+        let told = |wait: Option<_>| wait.map_or_else(|| "no".to_owned(), duration);
+        let (from, to) = (told(old.shutdown_wait), told(new.shutdown_wait));
+        lines.push(format!("shutdown: wait for jobs {from} → {to}"));
+    }
     for (name, changed) in [
         ("incus.socket", old.incus_socket != new.incus_socket),
         ("metricsAddress and metricsPort", old.metrics != new.metrics),

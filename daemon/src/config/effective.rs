@@ -10,7 +10,7 @@ use crate::pool::spec::{CredentialSpec, DaemonSpec, InstanceKind, PoolSpec, Proo
 use super::duration::format;
 use super::file::{
     Azure, Daemon, DurationText, File, History, Incus, Instance, Keep, KeepWhenTexts, Listener,
-    ManagedIdentity, Pool, ServicePrincipal, Socket, WorkloadIdentity,
+    ManagedIdentity, Pool, ServicePrincipal, Shutdown, Socket, WorkloadIdentity,
 };
 use super::secrets::names_a_secret;
 
@@ -43,6 +43,9 @@ pub(super) fn value(spec: &DaemonSpec) -> Value {
         history: Some(History {
             keep_for: Some(duration(spec.retention.age)),
             evidence_size_in_gb: u32::try_from(spec.retention.evidence_bytes >> 30).ok(),
+        }),
+        shutdown: spec.shutdown_wait.map(|wait| Shutdown {
+            wait_for_jobs: Some(duration(wait)),
         }),
     };
     const INFALLIBLE: &str = "texts, numbers and lists can be written as YAML";

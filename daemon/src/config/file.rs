@@ -41,6 +41,8 @@ pub(super) struct File {
     pub(super) state_dir: Option<String>,
     /// How much is kept of agents that have ended.
     pub(super) history: Option<History>,
+    /// What happens to jobs when the host shuts down.
+    pub(super) shutdown: Option<Shutdown>,
 }
 
 /// A pool of like agents.
@@ -283,6 +285,15 @@ pub(super) struct History {
     /// How much evidence (logs of ended agents) is kept, GiB; the oldest goes first.
     #[schemars(range(min = 0, max = 65536), extend("default" = 1))]
     pub(super) evidence_size_in_gb: Option<u32>,
+}
+
+/// What happens to jobs when the host shuts down.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Shutdown {
+    /// How long a shutdown of the host waits for running jobs; it does not unless given. logind's
+    /// `InhibitDelayMaxSec` has to be at least as long.
+    pub(super) wait_for_jobs: Option<DurationText>,
 }
 
 /// The socket that iapctl talks to.

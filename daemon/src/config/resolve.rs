@@ -33,6 +33,9 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 /// Below this the daemon would do nothing but look.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Less would be over before it is noticed.
+const SHORTEST_SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
+
 /// Less would be gone before anybody looks.
 const SHORTEST_HISTORY: Duration = Duration::from_secs(60);
 
@@ -76,7 +79,14 @@ pub(super) fn resolve(file: File, env: &Environment, report: &mut Report<'_>) ->
         state_dir: absolute("stateDir", file.state_dir, &env.state_dir, report),
         listener_retry: retry(daemon.listener.unwrap_or_default(), report),
         retention: retention(file.history.unwrap_or_default(), report),
+        shutdown_wait: shutdown_wait(file.shutdown.unwrap_or_default(), report),
     }
+}
+
+fn shutdown_wait(file: file::Shutdown, report: &mut Report<'_>) -> Option<Duration> {
+    let (key, off) = ("shutdown.waitForJobs", Duration::ZERO);
+    let wait = duration(key, file.wait_for_jobs, off, SHORTEST_SHUTDOWN_WAIT, report);
+    (wait != off).then_some(wait)
 }
 
 fn retention(file: file::History, report: &mut Report<'_>) -> Retention {

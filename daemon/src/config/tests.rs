@@ -188,6 +188,7 @@ metricsPort: 1
 socket: {path: /tmp/iapd.sock, mode: 0600, group: ci, viewGroup: ops}
 owner: blue
 stateDir: /srv/iapd
+shutdown: {waitForJobs: 30m}
 pools:
 - name: linux
   agentCount: 1
@@ -209,6 +210,7 @@ pools:
         (0o600, "ci")
     );
     assert_eq!(spec.socket.view_group, "ops");
+    assert_eq!(spec.shutdown_wait, Some(Duration::from_secs(1800)));
     assert_eq!(spec.owner.as_deref(), Some("blue"));
     assert_eq!(spec.state_dir, Path::new("/srv/iapd"));
     let pool = &spec.pools[0];

@@ -49,6 +49,7 @@ pub(super) fn pool(name: &str) -> PoolSpec {
 pub(super) fn daemon(pools: Vec<PoolSpec>) -> DaemonSpec {
     DaemonSpec {
         retention: crate::store::Retention::default(),
+        shutdown_wait: None,
         pools,
         incus_socket: PathBuf::from("/run/incus.socket"),
         metrics: None,

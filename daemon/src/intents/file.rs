@@ -90,6 +90,7 @@ impl IntentsFile {
                     revision: 0,
                     host: content.host,
                     pools: content.pools,
+                    shutdown: None,
                 },
                 trouble: None,
             },

@@ -56,6 +56,8 @@ pub struct DaemonSpec {
     pub listener_retry: RetrySpec,
     /// How much history is kept.
     pub retention: Retention,
+    /// How long a shutdown of the host waits for jobs; `None`: it does not.
+    pub shutdown_wait: Option<std::time::Duration>,
 }
 
 /// The gRPC socket's place and rights.
