@@ -95,6 +95,8 @@ async fn a_pool_that_moves_to_another_incus_project_lets_its_former_agents_finis
 -> anyhow::Result<()> {
     let host = settled_host(2).await?;
     let project = Project::new(&host)?;
+    // Dropped before the project, in which its daemon makes agents.
+    let host = host;
     let before = host.registrations();
     let job = queue(&host, Duration::from_secs(8))?;
     let busy = running(&host, job).await?;
