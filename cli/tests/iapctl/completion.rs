@@ -64,6 +64,17 @@ fn names_come_from_the_daemon() {
 }
 
 #[test]
+fn only_kept_agents_are_offered_for_release() {
+    let mut answers = answers();
+    answers.agents[1].keep = Some(iap_common::v1::Keep::default());
+    let fake = Fake::start(answers);
+    let socket = fake.socket();
+    let socket = socket.to_str().unwrap();
+    let names = tab(&fake, socket, &["iapctl", "agents", "release", "linux"]);
+    assert_snapshot!(names, @"linux-h1-p07qa");
+}
+
+#[test]
 fn without_a_daemon_verbs_are_completed_and_names_are_not() {
     let fake = Fake::start(answers());
     assert_snapshot!(tab(&fake, "/nowhere", &["iapctl", "agents", "l"]), @"

@@ -7,7 +7,7 @@ use tonic::{Request, Status};
 
 use iap_common::v1;
 
-use crate::agent::Keep;
+use crate::agent::{AgentState, Keep};
 use crate::pool::command::PoolCommand;
 use crate::pool::spec::KEEP_TTL;
 
@@ -79,6 +79,8 @@ impl Services {
         self.audit(&asker, "agents release", &*name, released)?;
         let agent = self
             .find_agent(&name)
+            // The answer may be quicker than the next status: one that was kept is gone by now.
+            .filter(|(_, _, agent)| !matches!(agent.state, AgentState::Kept | AgentState::Stopping))
             .filter(|(_, _, agent)| !agent.instance_status.is_empty())
             .map(|(_, pool, agent)| convert::agent(&pool, &agent));
         Ok(v1::ReleaseAgentResponse { agent })

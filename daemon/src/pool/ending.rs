@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use crate::agent::Keep;
 use crate::azure::JobRequest;
 
 use super::plan::ReapReason;
@@ -107,6 +108,8 @@ pub struct Past {
     pub reaped: Option<ReapReason>,
     /// Why it was kept for debugging, where that says how it ended.
     pub kept: Option<KeepWhen>,
+    /// Since when it was kept for debugging.
+    pub kept_since: Option<Timestamp>,
 }
 
 impl Past {
@@ -119,11 +122,11 @@ impl Past {
         }
     }
 
-    /// Takes in why it was kept: all that is left to know after a restart.
-    pub fn kept_for(&mut self, reason: &str) {
-        self.kept = KeepWhen::ALL
-            .into_iter()
-            .find(|when| when.as_str() == reason);
+    /// Takes in that it was kept, and why: all that is left to know after a restart.
+    pub fn see_kept(&mut self, keep: &Keep) {
+        let mut known = KeepWhen::ALL.into_iter();
+        self.kept = known.find(|when| when.as_str() == keep.reason);
+        self.kept_since = keep.since;
     }
 }
 
@@ -186,6 +189,8 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
     let exit_status = past.ending.as_ref().and_then(|ending| ending.exit_status);
     match exit_status {
         _ if !at.had_instance => EndReason::Unseen,
+        // It ended before this run of the daemon, whose record tells how.
+        _ if past.kept_since.is_some() && !at.was_online => EndReason::Unseen,
         _ if at.was_draining => EndReason::Drained,
         Some(0) => EndReason::Gone,
         Some(_) => EndReason::AgentFailed,
@@ -222,6 +227,15 @@ mod tests {
                 exit_status: Some(status),
                 ..Ending::default()
             }),
+            ..Past::default()
+        }
+    }
+
+    fn kept(kept: Option<KeepWhen>) -> Past {
+        Past {
+            kept,
+            kept_since: Some(Timestamp::UNIX_EPOCH),
+            reaped: Some(ReapReason::KeepOver),
             ..Past::default()
         }
     }
@@ -271,6 +285,18 @@ mod tests {
             (reaped(ReapReason::Stopped), SEEN, EndReason::JobEnded),
             (Past::default(), draining, EndReason::Drained),
             (Past::default(), unseen, EndReason::Unseen),
+            (kept(None), offline, EndReason::Unseen),
+            (kept(None), draining, EndReason::Drained),
+            (
+                kept(Some(KeepWhen::JobFailed)),
+                offline,
+                EndReason::JobFailed,
+            ),
+            (
+                kept(Some(KeepWhen::NeverOnline)),
+                offline,
+                EndReason::NeverOnline,
+            ),
             (Past::default(), offline, EndReason::Vanished),
             (Past::default(), SEEN, EndReason::Gone),
             (exited(0), SEEN, EndReason::Gone),

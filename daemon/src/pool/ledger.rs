@@ -315,7 +315,7 @@ impl Entry {
             self.keep_wish = None;
         }
         if let Some(keep) = facts.keep.as_ref().filter(|keep| keep.has_ended()) {
-            self.past.kept_for(&keep.reason);
+            self.past.see_kept(keep);
         }
         self.was_draining |= facts.drain != Drain::No;
         self.past.created_at = facts.created_at.or(self.past.created_at);

@@ -57,12 +57,15 @@ fn failing(what: &str) -> JobRequest {
     JobRequest::new(AZURE_POOL).running(format!("{what}; exit 3"))
 }
 
+/// Lets a kept agent go, which is gone then.
 async fn release(host: &Host, name: &str) -> Result<(), tonic::Status> {
     let request = v1::ReleaseAgentRequest {
         name: name.to_owned(),
     };
     let mut client = host.agent_service().await.expect("it listens");
-    client.release_agent(request).await.map(|_| ())
+    let answer = client.release_agent(request).await?;
+    assert_eq!(answer.into_inner().agent, None);
+    Ok(())
 }
 
 async fn keep(host: &Host, name: &str, length: Duration) -> Result<v1::Agent, tonic::Status> {
@@ -77,7 +80,17 @@ async fn keep(host: &Host, name: &str, length: Duration) -> Result<v1::Agent, to
     Ok(answer.into_inner().agent.unwrap_or_default())
 }
 
+/// Waits for the last event of an agent and returns all of them.
 async fn events(host: &Host, agent: &str) -> anyhow::Result<Vec<String>> {
+    wait::until("its end to be told", SOON, async || {
+        let told = events_so_far(host, agent).await?;
+        let is_last = told.iter().any(|kind| kind == "agent-ended");
+        Ok(is_last.then_some(told))
+    })
+    .await
+}
+
+async fn events_so_far(host: &Host, agent: &str) -> anyhow::Result<Vec<String>> {
     let mut client = HistoryServiceClient::new(host.channel().await?);
     let request = v1::StreamEventsRequest::default();
     let mut stream = client.stream_events(request).await?.into_inner();
@@ -218,12 +231,23 @@ async fn a_busy_agent_that_an_operator_keeps_finishes_its_job_and_stays() -> any
     assert!(!keep_of(&agent).user.is_empty());
     replaced(&host, &name).await?;
 
-    // Kept for less long, it goes by then.
+    // Kept for less long, it goes by then. How it ended is not forgotten by a restart.
+    host.kill_daemon()?;
+    host.start_daemon().await?;
+    kept(&host).await?;
     let before = keep_of(&agent);
     let agent = keep(&host, &name, Duration::from_secs(2)).await?;
     assert_eq!(keep_of(&agent).since, before.since);
     assert_ne!(keep_of(&agent).until, before.until);
-    gone(&host, &name).await
+    gone(&host, &name).await?;
+    let seen = events(&host, &name).await?;
+    assert!(seen.iter().any(|kind| kind == "agent-released"), "{seen:?}");
+    let mut history = HistoryServiceClient::new(host.channel().await?);
+    let key = Some(v1::get_ended_agent_request::Key::Name(name));
+    let record = history.get_ended_agent(v1::GetEndedAgentRequest { key });
+    let record = record.await?.into_inner().agent.context("it is kept")?;
+    assert_eq!(record.reason, "job-succeeded", "{record:?}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -276,15 +276,13 @@ impl Reconciler {
                 entry.worked();
                 entry.remove_wish = None;
                 entry.proven = true; // Its end is accounted for.
-                // How it ended was known before it was kept.
-                if reason != ReapReason::KeepOver || entry.past.reaped.is_none() {
+                // How a kept one ended was known before.
+                if entry.past.kept_since.is_none() {
                     entry.past.reaped = Some(reason);
                 }
                 entry.past.ending.get_or_insert_default().note = note;
-                match reason {
-                    ReapReason::NeverOnline => self.never_came_online(name, began, now),
-                    ReapReason::KeepOver => self.tell_released(name),
-                    _ => {}
+                if reason == ReapReason::NeverOnline {
+                    self.never_came_online(name, began, now);
                 }
             }
             Err(ApplyError::NotProven(why)) => self.not_proven(name, why, now),
@@ -365,6 +363,7 @@ impl Reconciler {
                 let text = chain(&ApplyError::Vanished).to_string();
                 self.launch_failure(name, text, began, now);
             }
+            self.tell_released(name);
             self.keep_record(name);
         }
     }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::info;
 
 use crate::agent::{AgentState, Keep};
 
@@ -155,12 +155,11 @@ impl Reconciler {
         info!(agent = %name, max, "not kept for debugging: the pool keeps its most already");
     }
 
-    /// Tells that a kept agent goes.
+    /// Tells that an agent is gone that was kept, if it was.
     pub(super) fn tell_released(&self, name: &str) {
-        let keep = self.ledger.get(name).and_then(|entry| entry.keep());
-        let since = keep.and_then(|keep| keep.since);
-        let message = since.map_or_else(String::new, |since| format!("kept since {since:.0}"));
-        debug!(agent = %name, message, "kept no longer");
+        let since = self.ledger.get(name).and_then(|e| e.past.kept_since);
+        let Some(since) = since else { return };
+        let message = format!("kept since {since:.0}");
         let kind = EventKind::AgentReleased.as_str();
         self.shared
             .store
