@@ -12,9 +12,13 @@ use clap_mangen::roff::{Roff, roman};
 use super::Done;
 use crate::error::CliError;
 
+const EXAMPLES: &str = "\
+Examples:
+  iapctl man target/package/man --date 2026-11-25";
+
 /// Write the manual pages into a directory
 #[derive(Args)]
-#[command(hide = true)]
+#[command(hide = true, after_long_help = EXAMPLES)]
 pub(crate) struct ManArgs {
     /// Where to write them
     directory: PathBuf,
@@ -57,7 +61,7 @@ fn write(command: &clap::Command, args: &ManArgs) -> Result<(), CliError> {
         .and_then(|()| fs::write(args.directory.join(format!("{name}.1")), page))
         .map_err(CliError::Output)?;
     for verb in command.get_subcommands() {
-        if !verb.is_hide_set() {
+        if !verb.is_hide_set() && verb.get_name() != "help" {
             write(verb, args)?;
         }
     }

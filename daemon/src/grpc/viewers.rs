@@ -51,6 +51,8 @@ const READS: &[&str] = &[
 const CHANGES: &[(&str, &str)] = &[
     ("/iap.v1.AgentService/DrainAgents", "agents drain"),
     ("/iap.v1.AgentService/ReapAgent", "agents reap"),
+    ("/iap.v1.AgentService/KeepAgent", "agents keep"),
+    ("/iap.v1.AgentService/ReleaseAgent", "agents release"),
     // Looks with the daemon's eyes at any file that the text names.
     ("/iap.v1.DaemonService/CheckConfig", "config check"),
     ("/iap.v1.DaemonService/PauseHost", "drain"),

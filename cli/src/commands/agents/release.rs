@@ -13,6 +13,9 @@ use crate::{complete, output};
 ///
 /// One that is to be kept and is still at its job is not kept: it goes when that ends.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  iapctl agents release linux-h1-k3v9x")]
 pub(crate) struct ReleaseArgs {
     /// Name of the agent
     #[arg(value_name = "AGENT", add = ArgValueCompleter::new(complete::kept_agents))]
