@@ -251,6 +251,8 @@ impl Ledger {
         self.take_in_azure(seen, now);
         self.entries.retain(|name, entry| {
             in_flight(name)
+                // Its end is yet to be told.
+                || gone.contains(name)
                 || entry.instance.is_some()
                 || entry.registration.is_some()
                 || match entry.deregistered_at {

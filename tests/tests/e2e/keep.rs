@@ -88,6 +88,7 @@ async fn events(host: &Host, agent: &str) -> anyhow::Result<Vec<String>> {
         Ok(is_last.then_some(told))
     })
     .await
+    .with_context(|| host.log())
 }
 
 async fn events_so_far(host: &Host, agent: &str) -> anyhow::Result<Vec<String>> {

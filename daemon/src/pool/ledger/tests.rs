@@ -15,6 +15,21 @@ fn registration(online: bool) -> RegistrationFacts {
     }
 }
 
+fn instance(status: incus::Status) -> InstanceFacts {
+    InstanceFacts {
+        name: "a".into(),
+        status,
+        status_text: String::new(),
+        spec: String::new(),
+        azure_agent_id: Some(3),
+        drain: Drain::No,
+        image: String::new(),
+        created_at: None,
+        keep: None,
+        location: String::new(),
+    }
+}
+
 fn seen(began: Instant, agents: &[(&str, bool)], gaps: u64) -> Observation {
     let agents = agents
         .iter()
@@ -80,18 +95,7 @@ async fn one_ring_of_the_doorbell_stands_for_the_life_of_an_instance() {
     let start = Instant::now();
     let mut look = |status, after: u64| {
         let now = start + Duration::from_secs(after);
-        let facts = InstanceFacts {
-            name: "a".into(),
-            status,
-            status_text: String::new(),
-            spec: String::new(),
-            azure_agent_id: Some(3),
-            drain: Drain::No,
-            image: String::new(),
-            created_at: None,
-            keep: None,
-            location: String::new(),
-        };
+        let facts = instance(status);
         let seen = Observation {
             instances: Some(BTreeMap::from([("a".to_owned(), facts)])),
             registrations: None,
@@ -111,4 +115,20 @@ async fn one_ring_of_the_doorbell_stands_for_the_life_of_an_instance() {
     // A job that rings it again and again gains no second window.
     assert_eq!(look(Running, 30), rung);
     assert_eq!(look(Ready, 31), rung);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_goes_after_its_registration_is_there_until_its_end_was_told() {
+    let mut ledger = Ledger::default();
+    let start = Instant::now();
+    let entry = ledger.entry("a", start);
+    entry.instance = Some(instance(incus::Status::Running));
+    entry.azure_agent_id = Some(3);
+    entry.deregistered(start);
+    let later = start + Duration::from_secs(30);
+    let gone = ledger.take_in(&seen(later, &[], 0), later, |_| false);
+    assert_eq!(gone, ["a"]);
+    assert!(ledger.get("a").is_some());
+    ledger.take_in(&seen(later, &[], 0), later, |_| false);
+    assert!(ledger.get("a").is_none());
 }
