@@ -25,6 +25,7 @@ pub use events::{Lifecycle, StreamEvent};
 pub use exec::{OutputStream, StreamLine};
 pub use files::{FileInfo, FileKind, FileMeta};
 pub use operations::{Operation, OperationId, OperationStatus, Waited};
+pub use projects::Restrictions;
 pub use requests::{Exec, ImageSource, InstancePatch, NewInstance, RemoteImage, StopMode};
 pub use storage::{StoragePool, StorageSpace};
 pub use types::{
@@ -38,6 +39,7 @@ mod files;
 mod images;
 mod instances;
 mod operations;
+mod projects;
 mod requests;
 #[cfg(test)]
 pub(crate) mod scripted;

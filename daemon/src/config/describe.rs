@@ -145,6 +145,7 @@ fn limits(instance: &InstanceSpec) -> String {
         instance
             .max_processes
             .map(|processes| format!("{processes} processes")),
+        (!instance.nesting).then(|| "no nesting".to_owned()),
     ]
     .into_iter()
     .flatten()

@@ -110,6 +110,7 @@ fn pool(spec: &PoolSpec) -> Pool {
             max_ram_in_gb: instance.max_ram_gib,
             max_processes: instance.max_processes,
             tmpfs_size_in_gb: instance.tmpfs_gib,
+            nesting: (instance.kind == InstanceKind::Container).then_some(instance.nesting),
             disk_size_in_gb: instance.disk_gib,
             storage_pool: instance.storage_pool.clone(),
             startup_grace_period: Some(duration(spec.startup_grace)),

@@ -231,6 +231,10 @@ pub(super) struct Instance {
     /// Size of a tmpfs on `/tmp`, GiB; containers only. None when 0 or absent.
     #[schemars(range(min = 0, max = 65536))]
     pub(super) tmpfs_size_in_gb: Option<u32>,
+    /// Whether jobs may run containers (docker) in the agents' containers. A restricted Incus project
+    /// may forbid it.
+    #[schemars(extend("default" = true))]
+    pub(super) nesting: Option<bool>,
     /// Size of the root disk, GiB. The profile's when 0 or absent.
     #[schemars(range(min = 0, max = 1048576))]
     pub(super) disk_size_in_gb: Option<u32>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::incus::{Devices, Image, Incus, IncusError, Project};
+use crate::incus::{Devices, Image, Incus, IncusError, Project, Restrictions};
 use crate::pool::apply::launch::AGENT_VERSION_PROPERTY;
 use crate::pool::spec::{InstanceKind, PoolSpec};
 
@@ -32,12 +32,18 @@ const IMAGE: Topic = Topic {
     why: "agents are made from it: its tools age, and Azure asks for ever newer agents",
 };
 
+const RESTRICTIONS: Topic = Topic {
+    id: "restrictions",
+    title: "project",
+    why: "Incus refuses to make an instance with what its project forbids",
+};
+
 /// An image without this month's security updates is worth a word.
 const OLD_IMAGE_DAYS: i64 = 30;
 
 /// Returns the checks that need Incus, not made.
 pub(super) fn skipped(reason: &str) -> Vec<Check> {
-    [&PROFILES, &ROOT_DISK, &NETWORK, &IMAGE]
+    [&PROFILES, &ROOT_DISK, &NETWORK, &IMAGE, &RESTRICTIONS]
         .map(|topic| topic.skipped(reason))
         .to_vec()
 }
@@ -55,7 +61,11 @@ pub(super) async fn examine(
             .iter()
             .map(|name| deadline.call(project.profile(name))),
     );
-    let (profiles, image) = tokio::join!(profiles, deadline.call(find_image(&project, pool)));
+    let (profiles, image, restrictions) = tokio::join!(
+        profiles,
+        deadline.call(find_image(&project, pool)),
+        deadline.call(project.restrictions()),
+    );
     let profiles: Result<Vec<Option<Devices>>, _> = profiles
         .into_iter()
         .map(|answer| answer.map(|profile| profile.map(|profile| profile.devices)))
@@ -73,10 +83,54 @@ pub(super) async fn examine(
         }
     };
     checks.push(judge_image(pool, &image, Timestamp::now()));
+    checks.push(match restrictions {
+        Ok(restrictions) => judge_restrictions(pool, &restrictions),
+        Err(failure) => {
+            RESTRICTIONS.skipped(format!("cannot ask for the project: {}", failure.text()))
+        }
+    });
     for check in &mut checks {
         check.subject.clone_from(&pool.name);
     }
     (checks, storage)
+}
+
+/// Judges whether the pool's instances may be made in their project.
+fn judge_restrictions(pool: &PoolSpec, restrictions: &Restrictions) -> Check {
+    let instance = &pool.instance;
+    let project = &instance.project;
+    let container = instance.kind == InstanceKind::Container;
+    let mut forbidden = Vec::new();
+    let mut fix = Vec::new();
+    let mut check = |wanted: bool, what: &str, key: &str, instead: &str| {
+        if wanted && restrictions.forbid(key) {
+            forbidden.push(what.to_owned());
+            fix.push(format!(
+                "incus project set {project} {key}=allow    # or {instead}"
+            ));
+        }
+    };
+    check(
+        container && instance.nesting,
+        "nesting",
+        "restricted.containers.nesting",
+        "set incus.nesting: false, and jobs cannot use docker",
+    );
+    check(
+        instance.tmpfs_gib.is_some(),
+        "a tmpfs",
+        "restricted.devices.disk",
+        "leave incus.tmpfsSizeInGb out",
+    );
+    if !forbidden.is_empty() {
+        let finding = format!("{project} forbids {}", forbidden.join(" and "));
+        return RESTRICTIONS.error(finding, fix.join("\n"));
+    }
+    if instance.nesting {
+        RESTRICTIONS.ok(format!("{project} forbids nothing that the pool needs"))
+    } else {
+        RESTRICTIONS.ok("jobs cannot use docker: incus.nesting is false")
+    }
 }
 
 async fn find_image(project: &Project, pool: &PoolSpec) -> Result<Option<Image>, IncusError> {

@@ -39,6 +39,7 @@ pub(super) fn pool(name: &str) -> PoolSpec {
             disk_gib: None,
             storage_pool: None,
             max_processes: None,
+            nesting: true,
         },
         reconcile_interval: Duration::from_secs(5),
         reaper_interval: Duration::from_secs(60),

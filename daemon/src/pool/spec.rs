@@ -254,4 +254,6 @@ pub struct InstanceSpec {
     pub storage_pool: Option<String>,
     /// Cap on processes.
     pub max_processes: Option<u32>,
+    /// Containers may run containers; without meaning for virtual machines.
+    pub nesting: bool,
 }

@@ -31,6 +31,7 @@ impl PoolSpec {
         add("disk", json!(instance.disk_gib), Value::Null);
         add("storage", json!(instance.storage_pool), Value::Null);
         add("processes", json!(instance.max_processes), Value::Null);
+        add("nesting", json!(instance.nesting), json!(true));
         add("env", json!(self.env), json!({}));
         add("azureUrl", json!(self.azure.url), Value::Null);
         add("azurePool", json!(self.azure.pool), Value::Null);
@@ -80,6 +81,7 @@ pub(super) mod tests {
                 disk_gib: None,
                 storage_pool: None,
                 max_processes: None,
+                nesting: true,
             },
             reconcile_interval: Duration::from_secs(5),
             reaper_interval: Duration::from_secs(30),
@@ -104,6 +106,7 @@ pub(super) mod tests {
             disk_gib: Some(20),
             storage_pool: Some("fast".into()),
             max_processes: Some(4096),
+            nesting: true,
         };
         assert_eq!(full.spec_hash(), "8c1d81396516");
     }
@@ -124,6 +127,7 @@ pub(super) mod tests {
             |s| s.instance.disk_gib = Some(1),
             |s| s.instance.storage_pool = Some("1".into()),
             |s| s.instance.max_processes = Some(1),
+            |s| s.instance.nesting = false,
         ];
         let mut seen = std::collections::HashSet::from([spec().spec_hash()]);
         for change in changes {

@@ -184,6 +184,9 @@ fn instance(instance: Instance, key: &str, report: &mut Report<'_>) -> (Instance
                 report.warning(&format!("{key}.{name}"), "is ignored for virtual machines");
             }
         }
+        if instance.nesting.is_some() {
+            report.warning(&format!("{key}.nesting"), "is ignored for virtual machines");
+        }
     }
     let default_grace = if vm {
         VM_STARTUP_GRACE
@@ -214,6 +217,7 @@ fn instance(instance: Instance, key: &str, report: &mut Report<'_>) -> (Instance
         disk_gib: cap(instance.disk_size_in_gb),
         storage_pool: text(&format!("{key}.storagePool"), instance.storage_pool, report),
         max_processes,
+        nesting: instance.nesting.unwrap_or(true) || vm,
     };
     (spec, startup_grace)
 }

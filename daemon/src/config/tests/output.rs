@@ -95,6 +95,7 @@ fn the_effective_configuration_has_every_default_and_no_secret() {
         maxCores: 4                               # line 8
         maxRamInGb: 8                             # line 8
         tmpfsSizeInGb: 2                          # line 8
+        nesting: true                             # default
         startupGracePeriod: 1m                    # default
     - name: big                                   # line 9
       agentCount: 1                               # line 10

@@ -102,3 +102,30 @@ fn images_have_to_exist_to_fit_and_not_to_be_old() {
     let check = judge_image(&pool("linux"), &Err(Failure::Late), now);
     assert_eq!(check.severity, Severity::Skipped);
 }
+
+#[test]
+fn what_a_restricted_project_forbids_is_told_with_both_ways_out() {
+    use Severity::{Error, Ok};
+    let restricted = Restrictions::new([("restricted", "true")]);
+    let mut pool = pool("linux");
+    assert_eq!(
+        judge_restrictions(&pool, &Restrictions::default()).severity,
+        Ok
+    );
+    pool.instance.tmpfs_gib = Some(2);
+    let check = judge_restrictions(&pool, &restricted);
+    assert_eq!(check.severity, Error);
+    assert!(check.finding.ends_with("forbids nesting and a tmpfs"));
+    let allow = "restricted.containers.nesting=allow    # or set incus.nesting: false";
+    assert!(check.fix.contains(allow), "{}", check.fix);
+    assert!(check.fix.contains("restricted.devices.disk=allow"));
+
+    pool.instance.tmpfs_gib = None;
+    pool.instance.nesting = false;
+    let check = judge_restrictions(&pool, &restricted);
+    assert_eq!(check.severity, Ok);
+    assert!(check.finding.contains("cannot use docker"));
+    pool.instance.nesting = true;
+    pool.instance.kind = InstanceKind::VirtualMachine;
+    assert_eq!(judge_restrictions(&pool, &restricted).severity, Ok);
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::agent::key;
-use crate::incus::{ImageSource, NewInstance, Server};
+use crate::incus::{ImageSource, NewInstance, Restrictions, Server};
 
 use super::super::spec::{InstanceKind, InstanceSpec};
 use super::{ApplyError, Context};
@@ -25,7 +25,21 @@ pub(super) async fn new_instance(context: &Context, name: &str) -> Result<NewIns
         }
         None => false,
     };
-    Ok(build(context, name, root_pool.as_deref(), sized_tmpfs))
+    let restrictions = context.project.restrictions().await;
+    let restrictions = restrictions.map_err(ApplyError::incus("cannot read the project"))?;
+    let made = Made {
+        root_pool,
+        sized_tmpfs,
+        restrictions,
+    };
+    Ok(build(context, name, &made))
+}
+
+/// What the server says about how an instance may be made.
+struct Made {
+    root_pool: Option<String>,
+    sized_tmpfs: bool,
+    restrictions: Restrictions,
 }
 
 async fn server(context: &Context) -> Result<Server, ApplyError> {
@@ -64,7 +78,7 @@ async fn root_pool(context: &Context, spec: &InstanceSpec) -> Result<String, App
     Err(ApplyError::NoRootDisk(spec.profiles.join(", ")))
 }
 
-fn build(context: &Context, name: &str, root_pool: Option<&str>, sized_tmpfs: bool) -> NewInstance {
+fn build(context: &Context, name: &str, made: &Made) -> NewInstance {
     let spec = &context.spec.instance;
     let mut config = BTreeMap::from([
         (key::OWNER.to_owned(), context.owner.to_string()),
@@ -72,14 +86,21 @@ fn build(context: &Context, name: &str, root_pool: Option<&str>, sized_tmpfs: bo
         (key::SPEC.to_owned(), context.spec_hash.clone()),
         (key::AZURE_URL.to_owned(), context.spec.azure.url.clone()),
         (key::AZURE_POOL.to_owned(), context.spec.azure.pool.clone()),
-        // A single-use guest has nothing to save.
-        (
-            "boot.host_shutdown_action".to_owned(),
-            "force-stop".to_owned(),
-        ),
     ]);
     let container = spec.kind == InstanceKind::Container;
-    if container {
+    let low_level = match spec.kind {
+        InstanceKind::Container => "restricted.containers.lowlevel",
+        InstanceKind::VirtualMachine => "restricted.virtual-machines.lowlevel",
+    };
+    if !made.restrictions.forbid(low_level) {
+        // A single-use guest has nothing to save. Where Incus may not be told so, it gives the
+        // guest its time to shut down.
+        config.insert(
+            "boot.host_shutdown_action".to_owned(),
+            "force-stop".to_owned(),
+        );
+    }
+    if container && spec.nesting {
         // Docker inside.
         config.insert("security.nesting".to_owned(), "true".to_owned());
     }
@@ -94,10 +115,13 @@ fn build(context: &Context, name: &str, root_pool: Option<&str>, sized_tmpfs: bo
     }
     let mut devices = BTreeMap::new();
     if spec.disk_gib.is_some() || spec.storage_pool.is_some() {
-        devices.insert("root".to_owned(), root_disk(spec, root_pool));
+        devices.insert(
+            "root".to_owned(),
+            root_disk(spec, made.root_pool.as_deref()),
+        );
     }
     if let Some(gib) = spec.tmpfs_gib {
-        if sized_tmpfs {
+        if made.sized_tmpfs {
             devices.insert("tmpfs".to_owned(), tmpfs(gib));
         } else if container {
             let entry = format!(
