@@ -86,13 +86,13 @@ async fn what_is_broken_is_an_error_with_the_command_that_mends_it() -> anyhow::
         .replace("profiles: [default,", "profiles: [no-such-profile,");
     std::fs::write(host.config_path(), config)?;
     host.start_daemon().await?;
-    // The pool's task begins when Incus has answered.
-    iap_tests::wait::until("the pool's task", Duration::from_secs(10), async || {
-        Ok(host.status().await.ok())
+    // The pool's task begins when Incus has answered; the pool is told before that.
+    let checks = iap_tests::wait::until("the pool's task", Duration::from_secs(10), async || {
+        let checks = diagnose(&host).await?;
+        let has_begun = of(&checks, "azure-pool").0 != CheckSeverity::Skipped;
+        Ok(has_begun.then_some(checks))
     })
     .await?;
-
-    let checks = diagnose(&host).await?;
     let project = &host.testbed.project;
     for (id, fix) in [
         (
