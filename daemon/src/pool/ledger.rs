@@ -318,6 +318,8 @@ impl Entry {
         }
         if let Some(keep) = facts.keep.as_ref().filter(|keep| keep.has_ended()) {
             self.past.see_kept(keep);
+            // Nothing of it says any more whether launches work.
+            self.proven = true;
         }
         self.was_draining |= facts.drain != Drain::No;
         self.past.created_at = facts.created_at.or(self.past.created_at);

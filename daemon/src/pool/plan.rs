@@ -117,6 +117,13 @@ pub enum Proof {
     NotStarted,
 }
 
+impl Proof {
+    /// Returns whether the agent is disabled in Azure before it is looked at.
+    pub fn disables(self) -> bool {
+        matches!(self, Self::Azure | Self::AzureAndProbe)
+    }
+}
+
 /// One thing to do to one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -400,6 +407,9 @@ fn act_on(
         incus::Status::Frozen | incus::Status::Error | incus::Status::Other => {
             if instance.drain < entry.wish && instance.status == incus::Status::Frozen {
                 return Some(note(entry.wish));
+            }
+            if let Some(note) = keep::note(&name, entry) {
+                return Some(note);
             }
             return is_dead(situation, entry)
                 .then(|| remove(ReapReason::Offline, Proof::Azure))

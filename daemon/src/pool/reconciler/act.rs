@@ -9,7 +9,7 @@ use crate::agent::{Doing, Drain};
 
 use super::super::apply::{keep, launch, leave, note, remove};
 use super::super::in_flight::Turn;
-use super::super::plan::{Action, DrainReason, Plan, Proof, ReapReason};
+use super::super::plan::{Action, DrainReason, Plan, ReapReason};
 use super::super::spec::KeepWhen;
 use super::ended::{Done, Ended};
 use super::{Context, Reconciler};
@@ -181,7 +181,7 @@ async fn carry_out(context: &Context, action: Action) -> Ended {
             reason,
             proof,
         } => {
-            let disables = matches!(proof, Proof::Azure | Proof::AzureAndProbe);
+            let disables = proof.disables();
             let result = remove::remove(context, &name, azure_agent_id, reason, proof).await;
             Ended::Remove {
                 reason,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::agent::{AgentState, Keep};
+use crate::agent::{AgentState, Drain, Keep};
 
 use super::super::apply::ApplyError;
 use super::super::apply::keep::Heard;
@@ -29,6 +29,9 @@ impl Reconciler {
             | AgentState::Unknown
             | AgentState::Kept => {}
             _ => return Err(CommandError::CannotKeep(name.to_owned(), state.as_str())),
+        }
+        if state != AgentState::Kept && entry.drain() == Drain::Force {
+            return Err(CommandError::CannotKeep(name.to_owned(), "leaving at once"));
         }
         if let Some(old) = entry.keep()
             && keep.reason.is_empty()
@@ -136,8 +139,14 @@ impl Reconciler {
         if entry.keep_wish.as_ref().is_some_and(Keep::is_policy) && !is_noted {
             entry.keep_wish = None;
         }
-        match (error, staying) {
-            (ApplyError::NotProven(why), _) => self.not_proven(name, why, now),
+        if let Staying::InsteadOf(_, proof) = staying
+            && proof.disables()
+        {
+            // It gets no other job: it leaves after the one it may have.
+            entry.wish = entry.wish.max(Drain::Finish);
+        }
+        match error {
+            ApplyError::NotProven(why) => self.not_proven(name, why, now),
             _ => self.action_failed(name, "keep", error, now),
         }
     }

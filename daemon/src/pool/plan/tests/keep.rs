@@ -218,6 +218,18 @@ fn an_operators_wish_is_noted_first_and_its_agent_leaves() {
 }
 
 #[test]
+fn a_wish_for_one_that_somebody_froze_is_noted() {
+    let mut world = World::new(1);
+    world.agent("a", 1, true);
+    world.instances.get_mut("a").unwrap().status = Status::Frozen;
+    world.look();
+    let now = world.now;
+    world.ledger.entry("a", now).keep_wish = Some(asked(1000));
+    let plan = world.step();
+    assert_eq!(stays(&plan), [("a", &asked(1000), Staying::Noted)]);
+}
+
+#[test]
 fn a_busy_agent_that_is_to_be_kept_is_left_until_its_job_ends() {
     let mut world = World::new(1);
     world.agent("a", 1, true);
