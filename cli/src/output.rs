@@ -7,7 +7,10 @@ use std::io::Write;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use unicode_width::UnicodeWidthStr;
+use tabled::builder::Builder;
+use tabled::grid::util::string::get_line_width;
+use tabled::settings::object::Columns;
+use tabled::settings::{Alignment, Padding, Style};
 
 use crate::args::{Format, ListOutputArgs, OutputArgs};
 use crate::error::CliError;
@@ -162,31 +165,41 @@ fn layout(
     widths: &mut Vec<usize>,
 ) -> String {
     widths.resize(columns.len(), 0);
-    let heads: Vec<String> = columns
-        .iter()
-        .map(|column| column.head.to_owned())
-        .collect();
-    for row in rows.iter().chain(look.heads.then_some(&heads)) {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.width());
+    let heads: Option<Vec<String>> = look.heads.then(|| {
+        columns
+            .iter()
+            .map(|column| column.head.to_owned())
+            .collect()
+    });
+    let rows = rows.into_iter().map(|row| {
+        let cells = columns.iter().zip(row);
+        let cells = cells.map(|(column, cell)| match column.kind {
+            Kind::State if look.coloured => style::state(&cell),
+            _ => cell,
+        });
+        cells.collect::<Vec<String>>()
+    });
+    let mut builder = Builder::default();
+    for row in heads.into_iter().chain(rows) {
+        for (width, cell) in widths.iter_mut().zip(&row) {
+            *width = (*width).max(get_line_width(cell));
+        }
+        builder.push_record(row);
+    }
+    let lines = builder.count_records();
+    // The table is as wide as its widest cells: a row of blanks holds the columns open.
+    builder.push_record(widths.iter().map(|width| " ".repeat(*width)));
+    let mut table = builder.build();
+    table
+        .with(Style::empty())
+        .with(Padding::new(0, 2, 0, 0))
+        .with(Alignment::left());
+    for (index, column) in columns.iter().enumerate() {
+        if matches!(column.kind, Kind::Number) {
+            table.modify(Columns::one(index), Alignment::right());
         }
     }
-    let line = |cells: &[String], coloured: bool| {
-        let cells = columns.iter().zip(widths.iter()).zip(cells);
-        let cells = cells.map(|((column, width), cell)| {
-            let pad = " ".repeat(width.saturating_sub(cell.width()));
-            match column.kind {
-                Kind::Number => pad + cell,
-                Kind::State if coloured => style::state(cell) + &pad,
-                Kind::State | Kind::Text => cell.clone() + &pad,
-            }
-        });
-        let cells: Vec<String> = cells.collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    let heads = look.heads.then(|| line(&heads, false));
-    let rows = rows.iter().map(|row| line(row, look.coloured));
-    heads.into_iter().chain(rows).collect()
+    trimmed(&table.to_string(), lines)
 }
 
 /// Labels whose values begin with a state.
@@ -194,24 +207,25 @@ const STATES: [&str; 4] = ["state", "config", "incus", "azure"];
 
 /// Lays labels and values out; the lines of a value stand below each other.
 pub(crate) fn labelled(lines: &[(&'static str, String)], coloured: bool) -> String {
-    let width = lines.iter().map(|(label, _)| label.width()).max();
-    let width = width.unwrap_or(0);
-    let mut text = String::new();
+    let mut builder = Builder::default();
     for (label, value) in lines {
-        let mut label = *label;
-        let coloured = coloured && STATES.contains(&label);
-        for line in value.split('\n') {
-            let line = if coloured {
-                style::state(line)
-            } else {
-                line.to_owned()
-            };
-            text.push_str(format!("{label:<width$}  {line}").trim_end());
-            text.push('\n');
-            label = "";
-        }
+        let value = if coloured && STATES.contains(label) {
+            let lines: Vec<String> = value.split('\n').map(style::state).collect();
+            lines.join("\n")
+        } else {
+            value.clone()
+        };
+        builder.push_record([*label, value.as_str()]);
     }
-    text
+    let mut table = builder.build();
+    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+    trimmed(&table.to_string(), usize::MAX)
+}
+
+/// Returns the first `lines` of `text` without blanks at their ends.
+fn trimmed(text: &str, lines: usize) -> String {
+    let lines = text.lines().take(lines);
+    lines.map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 #[cfg(test)]
