@@ -5,3 +5,4 @@ pub mod floor;
 pub mod replace;
 pub mod report;
 pub mod steady;
+pub mod usage;

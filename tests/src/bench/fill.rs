@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::host::{Host, HostOptions};
 
 use super::floor::Floor;
 use super::report::{line, ratio};
+use super::usage::{METRICS_PORT, TICKS, calls, processor};
 
 const WIDTHS: [usize; 4] = [1, 2, 4, 8];
 const LIMIT: Duration = Duration::from_secs(300);
@@ -63,9 +65,27 @@ async fn iapd(agents: usize) -> anyhow::Result<Duration> {
         ..HostOptions::default()
     };
     let mut host = Host::prepare(options).await?;
+    let config = host.config(count);
+    let metrics = format!("metricsPort: {METRICS_PORT}");
+    std::fs::write(
+        host.config_path(),
+        config.replace("metricsPort: 0", &metrics),
+    )?;
     let began = Instant::now();
     host.start_daemon().await?;
     host.wait_idle(agents, LIMIT).await?;
+    let pid = host.pid().context("the daemon is not running")?;
+    let (incus, azure) = calls().await?;
+    #[expect(clippy::cast_precision_loss, reason = "small counts")]
+    {
+        let each = |n: u64| n as f64 / agents as f64;
+        let processor = processor(pid)? as f64 / TICKS;
+        let (incus, azure) = (each(incus), each(azure));
+        line(&format!(
+            "iapd, for each agent: {incus:.1} Incus calls, {azure:.1} Azure calls; \
+             {processor:.2} s of processor time in all"
+        ));
+    }
     let last = host
         .sim
         .session_posts()
