@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 use crate::azure::AzureError;
-use crate::incus::{Exec, Incus, IncusError, Project};
+use crate::incus::{Exec, Incus, IncusError, Project, Restrictions};
 use crate::registration::{BundleError, KeyError, KeyStock};
 use crate::store::evidence::Evidence;
 
@@ -34,6 +34,8 @@ pub struct Context {
     pub incus: Incus,
     /// The pool's Incus project.
     pub project: Project,
+    /// What the project forbids, when a pass could find out.
+    pub restrictions: Option<Restrictions>,
     /// The pool's Azure side.
     pub link: AzureLink,
     /// Lets so many creations at a time through, first come first served.

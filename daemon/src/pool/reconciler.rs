@@ -21,7 +21,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::agent::AgentState;
 use crate::beat::{Beat, Pulse};
-use crate::incus::Incus;
+use crate::incus::{Incus, Restrictions};
 use crate::intents::{Effective, IntentSet};
 use crate::metrics::Metrics;
 use crate::registration::KeyStock;
@@ -58,9 +58,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 const CALM: u32 = 3;
 /// Passes do not follow each other faster, so that a storm of events costs little.
 const CLOSEST_PASSES: Duration = Duration::from_millis(25);
-/// A pass takes no longer, or its task is stuck: four calls to Incus (instances, alias, image,
-/// operations) with the client's limit of 30 s each, and as much again for a host in trouble.
-const LONGEST_PASS: Duration = Duration::from_secs(4 * 30 * 2);
+/// A pass takes no longer, or its task is stuck: five calls to Incus (instances, alias, image,
+/// project, operations) with the client's limit of 30 s each, and as much again for a host in trouble.
+const LONGEST_PASS: Duration = Duration::from_secs(5 * 30 * 2);
 /// The wait for the next pass is drawn around the interval, this far.
 const JITTER: f64 = 0.1;
 
@@ -172,6 +172,8 @@ pub struct Reconciler {
     image: ImageStatus,
     image_error: Option<String>,
     image_at: Option<Instant>,
+    /// What the project forbids, as far as known.
+    restrictions: Option<Restrictions>,
     /// When agents with a job ended that have no successor yet.
     vacancies: VecDeque<Instant>,
     /// When there was an instance or an action last. Something may be registered since, of which
@@ -223,6 +225,7 @@ impl Reconciler {
             image: ImageStatus::default(),
             image_error: None,
             image_at: None,
+            restrictions: None,
             vacancies: VecDeque::new(),
             // Something was found of a pool that begins its life removed.
             alive_at: removed.then(Instant::now),
@@ -475,6 +478,7 @@ impl Reconciler {
             owner: Arc::clone(&self.shared.owner),
             incus: self.shared.incus.clone(),
             project: self.shared.incus.project(&self.order.spec.instance.project),
+            restrictions: self.restrictions.clone(),
             link: self.order.link.clone(),
             gate: Arc::clone(&self.shared.gate),
             own_gate: Arc::clone(&self.own_gate),

@@ -25,8 +25,13 @@ pub(super) async fn new_instance(context: &Context, name: &str) -> Result<NewIns
         }
         None => false,
     };
-    let restrictions = context.project.restrictions().await;
-    let restrictions = restrictions.map_err(ApplyError::incus("cannot read the project"))?;
+    let restrictions = match &context.restrictions {
+        Some(restrictions) => restrictions.clone(),
+        None => {
+            let asked = context.project.restrictions().await;
+            asked.map_err(ApplyError::incus("cannot read the project"))?
+        }
+    };
     let made = Made {
         root_pool,
         sized_tmpfs,

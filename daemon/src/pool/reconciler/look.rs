@@ -17,7 +17,8 @@ use super::super::observe::{self, RegistrationList};
 use super::super::status::{ImageStatus, PoolKey};
 use super::{Reconciler, Trigger};
 
-/// The alias is looked up again when it was not for this long: an event may be lost.
+/// The alias and the project are looked up again when they were not for this long: an event may be
+/// lost.
 const IMAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Reconciler {
@@ -37,6 +38,7 @@ impl Reconciler {
             .is_none_or(|at| now.duration_since(at) >= IMAGE_INTERVAL)
         {
             self.look_at_image(&project).await;
+            self.look_at_project(&project).await;
         }
         self.take_azure_view();
     }
@@ -105,6 +107,15 @@ impl Reconciler {
                 self.image_error = Some(chain(&error).to_string());
                 self.image_at = None;
             }
+        }
+    }
+
+    /// Once a minute and not for each launch: for the answer, Incus goes through all that the
+    /// project has.
+    async fn look_at_project(&mut self, project: &incus::Project) {
+        match project.restrictions().await {
+            Ok(restrictions) => self.restrictions = Some(restrictions),
+            Err(error) => debug!(error = %chain(&error), "cannot read the project"),
         }
     }
 
