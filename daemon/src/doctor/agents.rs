@@ -31,12 +31,19 @@ const UNKNOWN: Topic = Topic {
     title: "lost agents",
     why: "an agent that Azure lost sight of fills a slot until it is known to be dead",
 };
+const KEPT: Topic = Topic {
+    id: "kept-agents",
+    title: "kept agents",
+    why: "a kept agent takes memory and disk beside those that work",
+};
 const FOREIGN: Topic = Topic {
     id: "earlier-tool",
     title: "earlier tool",
     why: "instances of the earlier tool take memory and take jobs until they end by themselves",
 };
 
+/// Who has not looked into a kept machine by then has forgotten it.
+const KEPT_LONG: SignedDuration = SignedDuration::from_hours(24);
 /// A failure longer ago says nothing of today.
 const LATELY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -56,6 +63,7 @@ fn judge(status: &PoolStatus, now: Timestamp) -> Vec<Check> {
     }
     let mut checks = vec![starts(status, now), removals(status), ghosts(status)];
     checks.extend(unknown(status));
+    checks.extend(kept(status, now));
     checks.extend(foreign(status));
     checks
         .into_iter()
@@ -159,6 +167,39 @@ fn unknown(status: &PoolStatus) -> Option<Check> {
     Some(UNKNOWN.notice(finding, fix))
 }
 
+fn kept(status: &PoolStatus, now: Timestamp) -> Option<Check> {
+    let since = |agent: &AgentStatus| agent.keep.as_ref()?.since;
+    let kept: Vec<&AgentStatus> = status
+        .agents
+        .iter()
+        .filter(|agent| agent.state == AgentState::Kept)
+        .collect();
+    let old: Vec<&AgentStatus> = kept
+        .iter()
+        .copied()
+        .filter(|agent| since(agent).is_some_and(|since| now.duration_since(since) > KEPT_LONG))
+        .collect();
+    if kept.is_empty() {
+        return None;
+    }
+    let [first, ..] = old.as_slice() else {
+        return Some(KEPT.ok(format!("{}, each for less than a day", names(&kept))));
+    };
+    let until = first.keep.as_ref().map(|keep| keep.until);
+    let until = until.map(|until| format!(", and stays until {until}"));
+    let finding = format!(
+        "kept for more than a day: {}{}",
+        names(&old),
+        until.filter(|_| old.len() == 1).unwrap_or_default()
+    );
+    let list: Vec<&str> = old.iter().map(|agent| agent.name.as_str()).collect();
+    let fix = format!(
+        "when nobody needs it any more: iapctl agents release {}",
+        list.join(" ")
+    );
+    Some(KEPT.notice(finding, fix))
+}
+
 fn foreign(status: &PoolStatus) -> Option<Check> {
     if status.foreign.is_empty() {
         return None;
@@ -179,6 +220,7 @@ mod tests {
     use super::super::Severity;
     use super::super::tests::{agent, status};
     use super::*;
+    use crate::agent::Keep;
 
     fn now() -> Timestamp {
         "2026-11-25T09:00:00Z".parse().unwrap()
@@ -237,6 +279,33 @@ mod tests {
         let mut cloned = status("linux");
         cloned.looks_cloned = true;
         assert_eq!(ghosts(&cloned).severity, Severity::Warning);
+    }
+
+    #[test]
+    fn a_kept_agent_is_worth_a_word_after_a_day() {
+        let kept = |name: &str, hours: i64| {
+            let mut agent = agent(name, AgentState::Kept);
+            agent.keep = Some(Keep {
+                until: now() + SignedDuration::from_hours(48),
+                reason: "job-failed".into(),
+                by: String::new(),
+                since: Some(now() - SignedDuration::from_hours(hours)),
+            });
+            agent
+        };
+        let mut status = status("linux");
+        assert!(super::kept(&status, now()).is_none());
+        status.agents = vec![kept("linux-h-a", 23)];
+        let check = super::kept(&status, now()).unwrap();
+        assert_eq!(check.severity, Severity::Ok);
+        status.agents.push(kept("linux-h-b", 25));
+        let check = super::kept(&status, now()).unwrap();
+        assert_eq!(check.severity, Severity::Notice);
+        assert_eq!(
+            check.finding,
+            "kept for more than a day: linux-h-b, and stays until 2026-11-27T09:00:00Z"
+        );
+        assert!(check.fix.ends_with("iapctl agents release linux-h-b"));
     }
 
     #[test]
