@@ -33,6 +33,8 @@ pub enum EndReason {
     AgentFailed,
     /// It was asked to leave and had no job.
     Drained,
+    /// Somebody disabled it in Azure, and it had no job.
+    DisabledInAzure,
     /// It was not needed.
     Surplus,
     /// It was built from an old image or spec.
@@ -66,6 +68,7 @@ impl EndReason {
             Self::Vanished => "vanished",
             Self::AgentFailed => "agent-failed",
             Self::Drained => "drained",
+            Self::DisabledInAzure => "disabled-in-azure",
             Self::Surplus => "surplus",
             Self::Outdated => "outdated",
             Self::Forced => "forced",
@@ -149,6 +152,18 @@ pub struct Circumstances {
     pub was_online: bool,
     /// It was asked to leave.
     pub was_draining: bool,
+    /// It was asked to leave because somebody had disabled it in Azure.
+    pub was_disabled_by_others: bool,
+}
+
+impl Circumstances {
+    fn why_it_left(self) -> EndReason {
+        if self.was_disabled_by_others {
+            EndReason::DisabledInAzure
+        } else {
+            EndReason::Drained
+        }
+    }
 }
 
 /// Returns why an agent ended.
@@ -167,7 +182,7 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
         Some(ReapReason::NeverOnline) => return EndReason::NeverOnline,
         Some(ReapReason::LaunchFailed) => return EndReason::LaunchFailed,
         Some(ReapReason::Surplus) => return EndReason::Surplus,
-        Some(ReapReason::NotLeaving) => return EndReason::Drained,
+        Some(ReapReason::NotLeaving) => return at.why_it_left(),
         Some(ReapReason::Outdated) => return EndReason::Outdated,
         Some(ReapReason::Requested) => return EndReason::Requested,
         // Stopped after it had ended well: the rest says more.
@@ -191,7 +206,7 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
         _ if !at.had_instance => EndReason::Unseen,
         // It ended before this run of the daemon, whose record tells how.
         _ if past.kept_since.is_some() && !at.was_online => EndReason::Unseen,
-        _ if at.was_draining => EndReason::Drained,
+        _ if at.was_draining => at.why_it_left(),
         Some(0) => EndReason::Gone,
         Some(_) => EndReason::AgentFailed,
         None if past.reaped == Some(ReapReason::Stopped) => EndReason::Stopped,
@@ -245,6 +260,7 @@ mod tests {
         was_registered: true,
         was_online: true,
         was_draining: false,
+        was_disabled_by_others: false,
     };
 
     #[test]
@@ -256,6 +272,10 @@ mod tests {
         let draining = Circumstances {
             was_draining: true,
             ..SEEN
+        };
+        let disabled = Circumstances {
+            was_disabled_by_others: true,
+            ..draining
         };
         let offline = Circumstances {
             was_online: false,
@@ -284,6 +304,7 @@ mod tests {
             (reaped(ReapReason::Offline), SEEN, EndReason::LostContact),
             (reaped(ReapReason::Stopped), SEEN, EndReason::JobEnded),
             (Past::default(), draining, EndReason::Drained),
+            (Past::default(), disabled, EndReason::DisabledInAzure),
             (Past::default(), unseen, EndReason::Unseen),
             (kept(None), offline, EndReason::Unseen),
             (kept(None), draining, EndReason::Drained),

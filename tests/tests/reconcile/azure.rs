@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use iap_common::v1;
+use iap_common::v1::get_ended_agent_request::Key;
+use iap_common::v1::history_service_client::HistoryServiceClient;
 use iap_tests::azure_sim::{CredentialKind, FaultAction, FaultRule, HoldAt, Matching, NamedFault};
 use iap_tests::host::{Host, ORG, PAT};
 use iap_tests::wait;
@@ -287,6 +290,21 @@ async fn disable(host: &Host, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits for the record of an ended agent and returns its reason.
+async fn end_reason(host: &Host, name: &str) -> anyhow::Result<String> {
+    let client = HistoryServiceClient::new(host.channel().await?);
+    wait::until("the record", SOON, async || {
+        let key = Some(Key::Name(name.to_owned()));
+        let request = v1::GetEndedAgentRequest { key };
+        match client.clone().get_ended_agent(request).await {
+            Ok(answer) => Ok(answer.into_inner().agent.map(|agent| agent.reason)),
+            Err(status) if status.code() == tonic::Code::NotFound => Ok(None),
+            Err(status) => Err(status.into()),
+        }
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_that_somebody_disabled_in_azure_are_told_and_replaced_after_their_jobs()
 -> anyhow::Result<()> {
@@ -312,6 +330,7 @@ async fn agents_that_somebody_disabled_in_azure_are_told_and_replaced_after_thei
     })
     .await
     .with_context(|| host.log())?;
+    assert_eq!(end_reason(&host, idle).await?, "disabled-in-azure");
     let job_runs = host.sim.job(job).is_some_and(|job| job.result.is_none());
     assert!(job_runs, "it is left to its job");
     let agents = host.agents().await?;
