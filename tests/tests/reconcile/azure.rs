@@ -168,18 +168,15 @@ async fn a_list_that_never_comes_holds_up_neither_a_job_nor_its_successor() -> a
 async fn errors_in_between_are_survived() -> anyhow::Result<()> {
     let host = settled_host(2).await?;
     let before = host.registrations();
-    // Of the daemon's calls of any kind every other one fails.
-    let rule = |path| FaultRule {
-        probability: Some(0.5),
-        ..FaultRule::new(
-            Matching {
-                credential: Some(iap_tests::azure_sim::CredentialKind::Pat),
-                ..path
-            },
-            FaultAction::status(500),
-        )
+    // Of the daemon's calls of any kind one in three fails.
+    let matching = Matching {
+        credential: Some(CredentialKind::Pat),
+        ..Matching::default()
     };
-    host.sim.fault(rule(Matching::default()));
+    host.sim.fault(FaultRule {
+        probability: Some(0.33),
+        ..FaultRule::new(matching, FaultAction::status(500))
+    });
     let jobs: Vec<u64> = (0..3)
         .map(|_| queue(&host, Duration::ZERO))
         .collect::<anyhow::Result<_>>()?;

@@ -22,6 +22,8 @@ const CREATE_SLICE: Duration = Duration::from_secs(60);
 const CREATE_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// A launch that takes longer waits for something else than the host's cores.
 const GATE_HELD: Duration = Duration::from_secs(10);
+/// Between tries to tag a registration.
+const TAG_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
 const FILE_DEADLINE: Duration = Duration::from_secs(30);
 const VERSION_DEADLINE: Duration = Duration::from_secs(60);
 const VERSION_CAP: usize = 4096;
@@ -386,7 +388,6 @@ async fn prepare(
     created: &CreatedAgent,
     files: Vec<BundleFile>,
 ) -> Result<(), ApplyError> {
-    let azure = context.link.azure();
     let marker = async {
         let patch = InstancePatch::config(key::AZURE_AGENT_ID, Some(created.id.to_string()));
         context
@@ -397,12 +398,7 @@ async fn prepare(
                 "cannot note the registration on the instance",
             ))
     };
-    let capabilities = async {
-        azure
-            .set_user_capabilities(pool.id, created.id, &tags(context))
-            .await
-            .map_err(ApplyError::azure("cannot tag the registration"))
-    };
+    let capabilities = tag_registration(context, pool.id, created.id);
     let push = async {
         for file in files {
             let path = format!("/home/agent/{}", file.name);
@@ -417,6 +413,22 @@ async fn prepare(
     };
     tokio::try_join!(marker, capabilities, push)?;
     Ok(())
+}
+
+/// Tries more than once: a launch that fails here throws a good registration away.
+async fn tag_registration(context: &Context, pool: i32, id: i64) -> Result<(), ApplyError> {
+    let azure = context.link.azure();
+    let tags = tags(context);
+    let mut pauses = TAG_PAUSES.into_iter();
+    loop {
+        match azure.set_user_capabilities(pool, id, &tags).await {
+            Err(error) if error.is_transient() => match pauses.next() {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(ApplyError::azure("cannot tag the registration")(error)),
+            },
+            result => return result.map_err(ApplyError::azure("cannot tag the registration")),
+        }
+    }
 }
 
 async fn push_file(
