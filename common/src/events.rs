@@ -2,7 +2,7 @@
 //! in the daemon's `pool::events`.
 
 /// All types of events.
-pub const TYPES: [&str; 20] = [
+pub const TYPES: [&str; 22] = [
     "agent-creating",
     "agent-idle",
     "agent-busy",
@@ -13,6 +13,8 @@ pub const TYPES: [&str; 20] = [
     "agent-ended",
     "launches-failing",
     "launches-recovered",
+    "host-full",
+    "host-has-room",
     "azure-lost",
     "azure-recovered",
     "credential-rejected",

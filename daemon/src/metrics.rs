@@ -373,6 +373,7 @@ mod tests {
             looks_cloned: false,
             incus_reachable: true,
             image: ImageStatus::default(),
+            no_room: None,
             launches: BreakerStatus::default(),
             azure: AzureStatus {
                 clock,

@@ -28,6 +28,7 @@ pub mod names;
 pub mod observe;
 pub mod plan;
 pub mod reconciler;
+pub mod room;
 pub mod spec;
 mod spec_hash;
 pub mod status;
@@ -159,6 +160,7 @@ pub fn new(
         incus_reachable: true,
         was_seen: false,
         image: ImageStatus::default(),
+        no_room: None,
         launches: breaker::BreakerStatus::default(),
         azure: AzureStatus::default(),
         last_pass: None,

@@ -13,6 +13,7 @@ mod reconcile {
     mod moves;
     mod neighbours;
     mod pauses;
+    mod room;
     mod world;
 }
 

@@ -86,6 +86,7 @@ pub(super) fn status(name: &str) -> PoolStatus {
         problems: vec![],
         incus_reachable: true,
         image: ImageStatus::default(),
+        no_room: None,
         launches: BreakerStatus::default(),
         azure: AzureStatus::default(),
         last_pass: Some(PassReport {

@@ -15,7 +15,7 @@ use super::azure_link::AzureLink;
 use super::spec::PoolSpec;
 
 pub mod evidence;
-mod instance;
+pub(in crate::pool) mod instance;
 pub mod keep;
 pub mod launch;
 pub mod leave;

@@ -31,6 +31,10 @@ pub enum EventKind {
     LaunchesFailing,
     /// Agents start again.
     LaunchesRecovered,
+    /// No agents are made, for want of memory or disk.
+    HostFull,
+    /// There is room for agents again.
+    HostHasRoom,
     /// Azure cannot be used.
     AzureLost,
     /// Azure can be used again.
@@ -55,7 +59,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::AgentCreating,
         Self::AgentIdle,
         Self::AgentBusy,
@@ -66,6 +70,8 @@ impl EventKind {
         Self::AgentEnded,
         Self::LaunchesFailing,
         Self::LaunchesRecovered,
+        Self::HostFull,
+        Self::HostHasRoom,
         Self::AzureLost,
         Self::AzureRecovered,
         Self::CredentialRejected,
@@ -91,6 +97,8 @@ impl EventKind {
             Self::AgentEnded => "agent-ended",
             Self::LaunchesFailing => "launches-failing",
             Self::LaunchesRecovered => "launches-recovered",
+            Self::HostFull => "host-full",
+            Self::HostHasRoom => "host-has-room",
             Self::AzureLost => "azure-lost",
             Self::AzureRecovered => "azure-recovered",
             Self::CredentialRejected => "credential-rejected",
@@ -137,6 +145,11 @@ pub fn between(old: &PoolStatus, new: &PoolStatus) -> Vec<PoolEvent> {
     match (old.launches.open, new.launches.open) {
         (false, true) => tell(EventKind::LaunchesFailing, &new.launches.last_error),
         (true, false) => tell(EventKind::LaunchesRecovered, ""),
+        _ => {}
+    }
+    match (&old.no_room, &new.no_room) {
+        (None, Some(why)) => tell(EventKind::HostFull, why),
+        (Some(_), None) => tell(EventKind::HostHasRoom, ""),
         _ => {}
     }
     match (old.incus_reachable, new.incus_reachable) {

@@ -47,9 +47,11 @@ mod keep;
 mod look;
 mod report;
 mod requests;
+mod room;
 mod waker;
 
 use requests::Requests;
+use room::RoomSeen;
 pub use waker::Waker;
 
 /// How long actions may go on after the daemon was told to stop.
@@ -58,9 +60,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 const CALM: u32 = 3;
 /// Passes do not follow each other faster, so that a storm of events costs little.
 const CLOSEST_PASSES: Duration = Duration::from_millis(25);
-/// A pass takes no longer, or its task is stuck: five calls to Incus (instances, alias, image,
-/// project, operations) with the client's limit of 30 s each, and as much again for a host in trouble.
-const LONGEST_PASS: Duration = Duration::from_secs(5 * 30 * 2);
+/// A pass takes no longer, or its task is stuck: six calls to Incus (instances, alias, image,
+/// project, profile, operations or storage) with the client's limit of 30 s each, and as much again for a host in trouble.
+const LONGEST_PASS: Duration = Duration::from_secs(6 * 30 * 2);
 /// The wait for the next pass is drawn around the interval, this far.
 const JITTER: f64 = 0.1;
 
@@ -174,6 +176,7 @@ pub struct Reconciler {
     image_at: Option<Instant>,
     /// What the project forbids, as far as known.
     restrictions: Option<Restrictions>,
+    room: RoomSeen,
     /// When agents with a job ended that have no successor yet.
     vacancies: VecDeque<Instant>,
     /// When there was an instance or an action last. Something may be registered since, of which
@@ -226,6 +229,7 @@ impl Reconciler {
             image_error: None,
             image_at: None,
             restrictions: None,
+            room: RoomSeen::default(),
             vacancies: VecDeque::new(),
             // Something was found of a pool that begins its life removed.
             alive_at: removed.then(Instant::now),
@@ -363,6 +367,7 @@ impl Reconciler {
         self.waker.is_listening.load(Ordering::Relaxed)
             && self.in_flight.is_empty()
             && self.incus_error.is_none()
+            && self.room.shortage().is_none()
             && self.ledger.iter().all(|(_, entry)| {
                 let state = plan::state_of(entry, None, now);
                 matches!(
@@ -388,7 +393,8 @@ impl Reconciler {
         self.note_gone(&gone, now);
         self.settle_found().await;
         self.note_progress(now, wall);
-        let plan = self.plan(now, wall);
+        let mut plan = self.plan(now, wall);
+        self.leave_room(&mut plan, now).await;
         self.planned_at = Some(now);
         let started = self.apply(plan, now);
         self.answer_requests();

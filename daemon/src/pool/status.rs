@@ -72,6 +72,8 @@ pub struct PoolStatus {
     pub was_seen: bool,
     /// What the image alias points at.
     pub image: ImageStatus,
+    /// Why the host has no room for one more agent; `None` when it has, or none is missing.
+    pub no_room: Option<String>,
     /// The brake on launches.
     pub launches: BreakerStatus,
     /// Its Azure side.

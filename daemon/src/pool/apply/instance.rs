@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::agent::key;
-use crate::incus::{ImageSource, NewInstance, Restrictions, Server};
+use crate::incus::{ImageSource, IncusError, NewInstance, Project, Restrictions, Server};
 
 use super::super::spec::{InstanceKind, InstanceSpec};
 use super::{ApplyError, Context};
@@ -15,7 +15,14 @@ const TMPFS_EXTENSION: &str = "container_disk_tmpfs";
 pub(super) async fn new_instance(context: &Context, name: &str) -> Result<NewInstance, ApplyError> {
     let spec = &context.spec.instance;
     let root_pool = match root_disk_needs_pool(spec) {
-        true => Some(root_pool(context, spec).await?),
+        true => Some(
+            root_pool(&context.project, &spec.profiles)
+                .await
+                .map_err(ApplyError::incus(
+                    "cannot read the profile for its root disk",
+                ))?
+                .ok_or_else(|| ApplyError::NoRootDisk(spec.profiles.join(", ")))?,
+        ),
         false => None,
     };
     let sized_tmpfs = match spec.tmpfs_gib {
@@ -60,16 +67,13 @@ fn root_disk_needs_pool(spec: &InstanceSpec) -> bool {
     spec.disk_gib.is_some() && spec.storage_pool.is_none()
 }
 
-/// Returns the storage pool of the root disk that the profiles give.
-async fn root_pool(context: &Context, spec: &InstanceSpec) -> Result<String, ApplyError> {
-    for name in spec.profiles.iter().rev() {
-        let profile = context
-            .project
-            .profile(name)
-            .await
-            .map_err(ApplyError::incus(
-                "cannot read the profile for its root disk",
-            ))?;
+/// Returns the storage pool of the root disk that the profiles give, if one does.
+pub(in crate::pool) async fn root_pool(
+    project: &Project,
+    profiles: &[String],
+) -> Result<Option<String>, IncusError> {
+    for name in profiles.iter().rev() {
+        let profile = project.profile(name).await?;
         let root = profile.as_ref().and_then(|profile| {
             profile.devices.values().find(|device| {
                 device.get("type").is_some_and(|kind| kind == "disk")
@@ -77,10 +81,10 @@ async fn root_pool(context: &Context, spec: &InstanceSpec) -> Result<String, App
             })
         });
         if let Some(pool) = root.and_then(|device| device.get("pool")) {
-            return Ok(pool.clone());
+            return Ok(Some(pool.clone()));
         }
     }
-    Err(ApplyError::NoRootDisk(spec.profiles.join(", ")))
+    Ok(None)
 }
 
 fn build(context: &Context, name: &str, made: &Made) -> NewInstance {

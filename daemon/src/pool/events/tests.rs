@@ -27,6 +27,7 @@ fn pool(agents: Vec<AgentStatus>) -> PoolStatus {
             fingerprint: "abc".into(),
             ..ImageStatus::default()
         },
+        no_room: None,
         launches: super::super::breaker::BreakerStatus::default(),
         azure: AzureStatus {
             usable: true,

@@ -39,6 +39,7 @@ impl Reconciler {
         {
             self.look_at_image(&project).await;
             self.look_at_project(&project).await;
+            self.look_for_storage_pool(&project).await;
         }
         self.take_azure_view();
     }

@@ -67,7 +67,9 @@ impl Reconciler {
         let wait_reasons = view.list.as_ref().map_or_else(Vec::new, |list| {
             let all = list.agents.values();
             let capabilities: Vec<_> = all.map(|agent| &agent.capabilities).collect();
-            why::wait_reasons(waiting, &capabilities, &states, launches.limit())
+            let shortage = self.room.shortage().map(|shortage| shortage.limit);
+            let limit = shortage.or(launches.limit());
+            why::wait_reasons(waiting, &capabilities, &states, limit)
         });
         drop(view);
         let mut status = PoolStatus {
@@ -86,6 +88,7 @@ impl Reconciler {
             incus_reachable: self.incus_error.is_none(),
             was_seen: self.instances_known && self.seen.registrations.is_some(),
             image: self.image.clone(),
+            no_room: self.room.shortage().map(|shortage| shortage.words.clone()),
             launches,
             azure,
             last_pass: Some(report),
@@ -224,6 +227,9 @@ impl Reconciler {
             ));
         }
         problems.extend(self.image_problem(&status.image));
+        if let Some(words) = &status.no_room {
+            problems.push(format!("the host is full: {words}"));
+        }
         if status.launches.open {
             let limit = status.launches.limit().map_or_else(String::new, |limit| {
                 format!("{} (see iapctl doctor), ", limit.words())
