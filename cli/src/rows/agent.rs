@@ -156,6 +156,11 @@ impl Agent {
         self.state == "kept"
     }
 
+    /// Whether its instance will stay for debugging when its agent has ended.
+    pub(crate) fn is_to_be_kept(&self) -> bool {
+        self.keep.is_some() && !self.is_kept()
+    }
+
     /// Returns until when it is kept: `until 15:02`.
     pub(crate) fn kept_until(&self, now: Timestamp) -> Option<String> {
         let until = self.keep.as_ref()?.until?;

@@ -240,7 +240,8 @@ impl Breaker {
 
     fn line(&self, now: Timestamp) -> String {
         if !self.is_open() {
-            return self.state.clone();
+            // Closed is what electricians call a circuit that works.
+            return "ok".to_owned();
         }
         format!(
             "open after {} failures: {}",
@@ -435,7 +436,10 @@ impl Show for Pool {
             lines.push(("count", self.count_text(now)));
         }
         if let Some(queued) = self.queued_jobs {
-            let mut text = format!("{queued} jobs wait for an agent");
+            let mut text = match queued {
+                1 => "1 job waits for an agent".to_owned(),
+                _ => format!("{queued} jobs wait for an agent"),
+            };
             if queued > 0 {
                 for reason in self.paused(now).iter().chain(&self.wait_reasons) {
                     text.push('\n');

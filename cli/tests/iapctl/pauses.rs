@@ -124,8 +124,8 @@ fn a_paused_pool_shows_by_whom_and_why() {
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)
-    incus calls  closed
-    azure calls  closed
+    incus calls  ok
+    azure calls  ok
     last pass    #812 (timer) 3s ago, took 12 ms: 0 started, 0 in flight, 0 failed
     spec         1f2e3d
     "#);
@@ -234,8 +234,8 @@ fn another_count_is_shown() {
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)
-    incus calls  closed
-    azure calls  closed
+    incus calls  ok
+    azure calls  ok
     last pass    #812 (timer) 3s ago, took 12 ms: 0 started, 0 in flight, 0 failed
     spec         1f2e3d
     ");

@@ -203,8 +203,8 @@ fn a_pool_is_shown_with_all_that_is_known() {
     image        linux@9fd8d5c0ffee, agent 4.275.0, made 3d ago
     instances    container, project default, profiles default
     azure        https://dev.azure.com/acme, pool Linux builders (12)
-    incus calls  closed
-    azure calls  closed
+    incus calls  ok
+    azure calls  ok
     last pass    #812 (timer) 3s ago, took 12 ms: 0 started, 0 in flight, 0 failed
     spec         1f2e3d
     ");
@@ -220,7 +220,7 @@ fn a_pool_in_trouble_is_shown_with_its_problems() {
     image        linux-vm (missing)
     instances    virtual-machine, project default
     incus calls  open after 5 failures: create instance: no space left on device (breaker: retry in 47s)
-    azure calls  closed
+    azure calls  ok
     spec         -
     problems     storage pool full: no space left on device
                  image is 40 days old

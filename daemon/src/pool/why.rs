@@ -45,11 +45,11 @@ pub fn wait_reasons(
     match (busy, starting, idle) {
         (_, _, 1..) => {}
         (0, 0, 0) => reasons.push("the pool has no agent that could take one".into()),
+        (1, 0, 0) => reasons.push("at capacity: the only agent is busy".into()),
         (1.., 0, 0) => reasons.push(format!("at capacity: all {busy} agents are busy")),
+        (0, 1, 0) => reasons.push("an agent is starting".into()),
         (0, starting, 0) => reasons.push(format!("{starting} agents are starting")),
-        (busy, starting, 0) => {
-            reasons.push(format!("{busy} agents are busy, {starting} are starting"));
-        }
+        (busy, starting, 0) => reasons.push(format!("busy agents: {busy}, starting: {starting}")),
     }
     reasons
 }
@@ -138,11 +138,9 @@ mod tests {
             reasons(&[Busy, Busy]),
             ["at capacity: all 2 agents are busy"]
         );
-        assert_eq!(
-            reasons(&[Busy, Starting]),
-            ["1 agents are busy, 1 are starting"]
-        );
-        assert_eq!(reasons(&[Starting]), ["1 agents are starting"]);
+        assert_eq!(reasons(&[Busy, Starting]), ["busy agents: 1, starting: 1"]);
+        assert_eq!(reasons(&[Busy]), ["at capacity: the only agent is busy"]);
+        assert_eq!(reasons(&[Starting]), ["an agent is starting"]);
         assert_eq!(reasons(&[]), ["the pool has no agent that could take one"]);
         assert!(reasons(&[Idle]).is_empty(), "Azure gives it one soon");
     }

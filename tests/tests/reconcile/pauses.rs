@@ -270,7 +270,7 @@ async fn a_waiting_job_is_told_why_it_waits() -> anyhow::Result<()> {
     let second = queue(&host, Duration::ZERO)?;
     wait::until("the reason", SOON, async || {
         let reasons = host.status().await?.wait_reasons;
-        let full = |reason: &String| reason == "at capacity: all 1 agents are busy";
+        let full = |reason: &String| reason == "at capacity: the only agent is busy";
         Ok(reasons.iter().any(full).then_some(()))
     })
     .await

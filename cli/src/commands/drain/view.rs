@@ -29,6 +29,7 @@ pub(super) fn forecasts(agents: Vec<Agent>, force: bool) -> Vec<Forecast> {
     let would = |agent: &Agent| match (agent.is_busy(), force, agent.draining) {
         _ if agent.is_kept() => "stay: it is kept for debugging",
         (true, true, _) => "be stopped, its job fails",
+        (true, false, _) if agent.is_to_be_kept() => "finish its job, then stay: it is to be kept",
         (true, false, true) => "go on draining",
         (true, false, false) => "finish its job, then go",
         (false, false, _) if agent.state == "unknown" => "go when it is known to have no job",
