@@ -30,7 +30,7 @@ pub enum ConnectError {
         path: PathBuf,
         /// What the transport said.
         #[source]
-        source: tonic::transport::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -43,16 +43,29 @@ pub async fn connect(path: &Path) -> Result<Channel, ConnectError> {
         },
         Err(error) => error,
     };
-    let path = path.to_owned();
-    Err(match io_kind(&error) {
-        Some(io::ErrorKind::NotFound) => ConnectError::NoSocket(path),
-        Some(io::ErrorKind::ConnectionRefused) => ConnectError::NotListening(path),
-        Some(io::ErrorKind::PermissionDenied) => ConnectError::NotPermitted(path),
-        _ => ConnectError::Other {
-            path,
-            source: error,
-        },
-    })
+    // A kind that says nothing stands for none.
+    let kind = io_kind(&error).unwrap_or(io::ErrorKind::Other);
+    Err(ConnectError::of(path, kind, error))
+}
+
+impl ConnectError {
+    /// Returns what `kind` of error at the socket `path` means.
+    pub fn of(
+        path: &Path,
+        kind: io::ErrorKind,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        let path = path.to_owned();
+        match kind {
+            io::ErrorKind::NotFound => Self::NoSocket(path),
+            io::ErrorKind::ConnectionRefused => Self::NotListening(path),
+            io::ErrorKind::PermissionDenied => Self::NotPermitted(path),
+            _ => Self::Other {
+                path,
+                source: source.into(),
+            },
+        }
+    }
 }
 
 /// Connects to the daemon at `path`, or to its socket for looking when this user may not use that
