@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{ArgAction, Args, Parser, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
 use iap_common::socket;
 use jiff::{Timestamp, ZonedDateTime, civil};
 
 use crate::commands::Command;
+use crate::complete;
 use crate::error::CliError;
+use crate::hosts::HOST_VARIABLE;
 
 const REFERENCE: &str = "\
 Examples:
@@ -20,6 +23,18 @@ Examples:
   iapctl pools pause linux -m 'cert swap' --for 30m
   iapctl drain -m 'kernel 6.12' --deadline 2h
   iapctl provision --base images:ubuntu/24.04 --target linux --script tools.sh --watch
+  iapctl agents ls --host ssh://build-1 --host ssh://ana@build-2:2222
+  iapctl drain --host @linux -m 'kernel 6.12' --detach
+
+Several hosts (--host, repeated or a @GROUP):
+  Lists are merged, with a column HOST (in JSON a field), and a host that fails is an
+  error beside the others' rows: exit code 1. drain, resume, agents drain --all and
+  --pool, and what changes a pool (pools pause, resume, drain, scale, recycle, retry)
+  ask once, then act on each. All else works with one host at a time.
+  A host is ssh://[USER@]HOST[:PORT][/SOCKET], unix:///SOCKET, local, or what ssh knows it by.
+  Names and groups are in ~/.config/iapd/hosts.yaml and /etc/iapd/hosts.yaml:
+    hosts: {build-1: ssh://ana@build-1.example.org:2222}
+    groups: {linux: [build-1, ssh://build-2, local]}
 
 Formats (-o):
   table  for people             json  one document; an object a line with --watch
@@ -33,6 +48,8 @@ Progress (--progress):
 
 Environment:
   IAPD_SOCKET      as --socket
+  IAPCTL_HOST      as --host, several with commas between
+  IAPCTL_SSH       the program for --host instead of ssh, with options if need be
   IAPCTL_PROGRESS  as --progress
   NO_COLOR         no colours; there are none in a pipe and with TERM=dumb either
   CLICOLOR_FORCE   colours in a pipe, too
@@ -65,7 +82,20 @@ pub(crate) struct Cli {
 
 #[derive(Args)]
 pub(crate) struct Global {
-    /// Socket of the daemon
+    /// Daemon of another host: ssh://[USER@]HOST[:PORT], or a NAME or @GROUP; repeatable
+    #[arg(
+        long = "host",
+        env = HOST_VARIABLE,
+        hide_env_values = true,
+        global = true,
+        value_name = "HOST",
+        value_delimiter = ',',
+        action = ArgAction::Append,
+        help_heading = "Global options",
+        add = ArgValueCompleter::new(complete::hosts)
+    )]
+    pub(crate) hosts: Vec<String>,
+    /// Socket of the daemon here
     #[arg(
         long,
         env = socket::PATH_VARIABLE,
@@ -167,6 +197,14 @@ impl DurationArg {
     pub(crate) fn message(self) -> prost_types::Duration {
         prost_types::Duration::try_from(self.0).unwrap_or_default()
     }
+}
+
+/// Of what changes several hosts at once.
+#[derive(Args, Clone)]
+pub(crate) struct SeveralArgs {
+    /// Do not ask, when several hosts are meant
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 /// When a wish lapses by itself.

@@ -1,7 +1,7 @@
 //! The commands: the noun's module declares its verbs, each verb is a file with its options and
 //! what it does.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use clap::Subcommand;
@@ -11,10 +11,13 @@ use iap_common::v1::daemon_service_client::DaemonServiceClient;
 use iap_common::v1::history_service_client::HistoryServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
+use tokio::sync::OnceCell;
 use tonic::transport::Channel;
 
 use crate::args::{Global, ProgressChoice};
 use crate::error::CliError;
+use crate::fleet;
+use crate::hosts::{Host, Hosts, Way, ssh};
 use crate::progress::{self, Mode, say_detail};
 
 mod agents;
@@ -24,6 +27,7 @@ mod call;
 mod completions;
 mod config;
 mod confirm;
+mod dial_stdio;
 mod doctor;
 mod drain;
 mod events;
@@ -70,9 +74,20 @@ pub(crate) enum Command {
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     Version(version::VersionArgs),
+    DialStdio(dial_stdio::DialStdioArgs),
 }
 
 impl Command {
+    /// Carries out what needs neither a daemon nor a runtime; `None` = it is not such a command.
+    pub(crate) fn run_alone(&self, socket: &Path) -> Option<Result<Done, CliError>> {
+        match self {
+            Self::Completions(args) => Some(completions::run(args)),
+            Self::Man(args) => Some(man::run(args)),
+            Self::DialStdio(_) => Some(dial_stdio::run(socket)),
+            _ => None,
+        }
+    }
+
     pub(crate) async fn run(self, context: &Context) -> Result<Done, CliError> {
         match self {
             Self::Status(args) => status::run(context, args).await,
@@ -87,9 +102,8 @@ impl Command {
             Self::Config(verb) => verb.run(context).await,
             Self::Auth(verb) => verb.run(context).await,
             Self::Doctor(args) => Box::pin(doctor::run(context, args)).await,
-            Self::Completions(args) => completions::run(&args),
-            Self::Man(args) => man::run(&args),
             Self::Version(args) => version::run(context, args).await,
+            Self::Completions(_) | Self::Man(_) | Self::DialStdio(_) => Ok(Done::Yes),
         }
     }
 }
@@ -101,21 +115,71 @@ pub(crate) enum Done {
     Unhealthy,
     /// The operator stopped looking on; what was started goes on.
     Detached,
+    /// Some hosts failed, and that was told.
+    Failed(u8),
 }
 
-/// What every command needs: the way to the daemon and the wish for progress.
+/// What every command needs: the way to the daemon, or to several, and the wish for progress.
 pub(crate) struct Context {
-    pub(crate) socket: PathBuf,
+    hosts: Hosts,
     pub(crate) progress: ProgressChoice,
+    /// Of the only host, once it was needed.
+    channel: OnceCell<Channel>,
 }
 
 impl Context {
-    pub(crate) fn new(global: Global) -> Self {
+    pub(crate) fn new(global: &Global) -> Result<Self, CliError> {
         progress::speak(Mode::of(global.progress), global.verbose);
-        Self {
-            socket: global.socket,
-            progress: global.progress,
+        let hosts = Hosts::of(&global.hosts, &global.socket)?;
+        if let [
+            Host {
+                given: Some(given), ..
+            },
+        ] = hosts.all.as_slice()
+        {
+            fleet::only(given);
         }
+        Ok(Self {
+            hosts,
+            progress: global.progress,
+            channel: OnceCell::new(),
+        })
+    }
+
+    /// Returns the hosts, when there are several.
+    pub(crate) fn several(&self) -> Option<&[Host]> {
+        match self.hosts.all.as_slice() {
+            [] | [_] => None,
+            several => Some(several),
+        }
+    }
+
+    /// Whether answers name their hosts.
+    pub(crate) fn is_named(&self) -> bool {
+        self.hosts.named
+    }
+
+    /// Returns each host by itself.
+    pub(crate) fn each(&self) -> Vec<(Host, Self)> {
+        let progress = match self.progress {
+            // One screen cannot be drawn on by several.
+            ProgressChoice::Auto | ProgressChoice::Tty if self.several().is_some() => {
+                ProgressChoice::Plain
+            }
+            other => other,
+        };
+        let hosts = self.hosts.all.iter().map(|host| {
+            let context = Self {
+                hosts: Hosts {
+                    all: vec![host.clone()],
+                    named: false,
+                },
+                progress,
+                channel: OnceCell::new(),
+            };
+            (host.clone(), context)
+        });
+        hosts.collect()
     }
 
     pub(crate) async fn pools(&self) -> Result<PoolServiceClient<Channel>, CliError> {
@@ -138,19 +202,50 @@ impl Context {
         Ok(DaemonServiceClient::new(self.connect().await?))
     }
 
-    async fn connect(&self) -> Result<Channel, CliError> {
-        let begun = Instant::now();
-        let connected = client::connect_to_do_or_look(&self.socket).await;
-        say_detail(|| {
-            let end = match connected {
-                Ok(_) => "connected",
-                Err(_) => "not connected",
-            };
-            let socket = self.socket.display();
-            format!("socket {socket}: {end} after {}", took_ms(begun.elapsed()))
-        });
-        connected.map_err(CliError::Connect)
+    /// Returns the connection to the daemon; with several there is none that could be meant.
+    pub(crate) async fn connect(&self) -> Result<Channel, CliError> {
+        let host = match self.hosts.all.as_slice() {
+            [host] => host,
+            several => {
+                let names: Vec<&str> = several.iter().map(|host| host.name.as_str()).collect();
+                return Err(CliError::usage(
+                    format!(
+                        "this works with one host at a time, and {} are meant: {}",
+                        names.len(),
+                        names.join(", ")
+                    ),
+                    "name the one: --host HOST",
+                ));
+            }
+        };
+        self.channel
+            .get_or_try_init(|| connect(host))
+            .await
+            .cloned()
     }
+}
+
+/// Connects to one daemon.
+pub(crate) async fn connect(host: &Host) -> Result<Channel, CliError> {
+    let begun = Instant::now();
+    let connected = match &host.way {
+        Way::Socket(path) => client::connect_to_do_or_look(path)
+            .await
+            .map_err(CliError::Connect),
+        Way::Ssh(target) => Box::pin(ssh::connect(&host.name, target)).await,
+    };
+    say_detail(|| {
+        let end = match connected {
+            Ok(_) => "connected",
+            Err(_) => "not connected",
+        };
+        let way = match &host.way {
+            Way::Socket(path) => format!("socket {}", path.display()),
+            Way::Ssh(target) => target.to_string(),
+        };
+        format!("{way}: {end} after {}", took_ms(begun.elapsed()))
+    });
+    connected
 }
 
 /// The daemon answered a call without what the answer is about.

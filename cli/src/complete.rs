@@ -1,11 +1,14 @@
 //! Names for the shell's Tab key, asked of the daemon. It runs inside the shell: quick, silent,
 //! and without an answer when there is no daemon.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap_complete::engine::CompletionCandidate;
+use futures_util::future::join_all;
+use iap_common::socket;
 use iap_common::v1::agent_service_client::AgentServiceClient;
 use iap_common::v1::history_service_client::HistoryServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
@@ -14,13 +17,16 @@ use iap_common::v1::{
     Agent, EndedAgent, ListAgentsRequest, ListEndedAgentsRequest, ListPoolsRequest,
     ListProvisionJobsRequest,
 };
-use iap_common::{client, socket};
 use tonic::transport::Channel;
 
+use crate::commands::connect;
+use crate::hosts::{Book, HOST_VARIABLE, Hosts, Way};
 use crate::rows::plain;
 
 /// A person waits with a finger on the key.
 const DEADLINE: Duration = Duration::from_millis(400);
+/// ssh has to log in first.
+const SSH_DEADLINE: Duration = Duration::from_secs(2);
 
 pub(crate) fn pools(current: &OsStr) -> Vec<CompletionCandidate> {
     names(current, async |channel| {
@@ -135,31 +141,76 @@ async fn ended(channel: Channel, with_job: bool) -> Option<Vec<EndedAgent>> {
     Some(answer.into_inner().agents)
 }
 
-/// Returns the names that begin with `current`, each with its help.
-fn names(
-    current: &OsStr,
-    list: impl AsyncFnOnce(Channel) -> Option<Vec<(String, String)>>,
-) -> Vec<CompletionCandidate> {
-    let Some(current) = current.to_str() else {
-        return Vec::new();
-    };
+/// Names and groups of the hosts files.
+pub(crate) fn hosts(current: &OsStr) -> Vec<CompletionCandidate> {
+    let current = current.to_str().unwrap_or_default();
+    let names = Book::load().map_or_else(|_| Vec::new(), |book| book.names());
+    candidates(current, names)
+}
+
+/// Returns the hosts that the line so far names, else the one here.
+fn meant() -> Option<Hosts> {
     let path = std::env::var_os(socket::PATH_VARIABLE)
         .map_or_else(|| PathBuf::from(socket::DEFAULT_PATH), PathBuf::from);
+    let mut given = Vec::new();
+    let mut words = std::env::args();
+    while let Some(word) = words.next() {
+        if word == "--host" {
+            given.extend(words.next());
+        } else if let Some(host) = word.strip_prefix("--host=") {
+            given.push(host.to_owned());
+        }
+    }
+    if given.is_empty() {
+        given.extend(std::env::var(HOST_VARIABLE).ok());
+    }
+    let given = given.iter().flat_map(|hosts| hosts.split(','));
+    let given: Vec<String> = given
+        .filter(|host| !host.is_empty())
+        .map(str::to_owned)
+        .collect();
+    Hosts::of(&given, &path).ok()
+}
+
+/// Returns the names that begin with `current`, each with its help, of all hosts that are meant
+/// and answer in time.
+fn names(
+    current: &OsStr,
+    list: impl AsyncFn(Channel) -> Option<Vec<(String, String)>>,
+) -> Vec<CompletionCandidate> {
+    let (Some(current), Some(hosts)) = (current.to_str(), meant()) else {
+        return Vec::new();
+    };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
     else {
         return Vec::new();
     };
-    let listed = runtime.block_on(async {
-        tokio::time::timeout(DEADLINE, async {
-            list(client::connect_to_do_or_look(&path).await.ok()?).await
+    let list = &list;
+    let asked = hosts.all.iter().map(|host| {
+        Box::pin(async move {
+            let deadline = match host.way {
+                Way::Socket(_) => DEADLINE,
+                Way::Ssh(_) => SSH_DEADLINE,
+            };
+            let listed = async { list(connect(host).await.ok()?).await };
+            tokio::time::timeout(deadline, listed).await.ok().flatten()
         })
-        .await
     });
-    let all = listed.ok().flatten().unwrap_or_default();
-    all.into_iter()
-        .filter(|(name, _)| name.starts_with(current))
+    let listed = runtime.block_on(join_all(asked));
+    candidates(current, listed.into_iter().flatten().flatten())
+}
+
+/// Returns those that begin with `current`; a name that several hosts have is one.
+fn candidates(
+    current: &str,
+    names: impl IntoIterator<Item = (String, String)>,
+) -> Vec<CompletionCandidate> {
+    let mut seen = HashSet::new();
+    names
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(current) && seen.insert(name.clone()))
         .map(|(name, help)| CompletionCandidate::new(name).help(Some(plain(&help).into())))
         .collect()
 }

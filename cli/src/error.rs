@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::rows::plain;
-use crate::style;
+use crate::{fleet, style};
 
 mod access;
 
@@ -33,6 +33,13 @@ pub(crate) enum CliError {
     Rpc(Box<Status>),
     #[error("the daemon did not answer within {0} s")]
     NoAnswer(u64),
+    /// A daemon on another host was not reached.
+    #[error("{what}")]
+    Host {
+        what: String,
+        hints: Vec<String>,
+        code: u8,
+    },
     /// The command line asks for something that cannot be.
     #[error("{what}")]
     Usage { what: String, hint: String },
@@ -82,8 +89,9 @@ impl CliError {
         self.code() == NOT_FOUND
     }
 
-    fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
+            Self::Host { code, .. } => *code,
             Self::Connect(ConnectError::NotPermitted(_)) => NOT_PERMITTED,
             Self::Connect(_) | Self::NoAnswer(_) => UNREACHABLE,
             Self::Rpc(status) => status_code(status),
@@ -115,7 +123,7 @@ impl CliError {
             Self::Usage { hint, .. } | Self::TimedOut { hint, .. } | Self::Refused { hint, .. } => {
                 vec![hint.clone()]
             }
-            Self::Failed { hints, .. } => hints.clone(),
+            Self::Failed { hints, .. } | Self::Host { hints, .. } => hints.clone(),
             Self::Read { .. } | Self::Run { .. } | Self::Output(_) | Self::Runtime(_) => vec![],
         }
     }
@@ -196,12 +204,26 @@ pub(crate) fn report(error: &CliError) -> ExitCode {
     {
         return ExitCode::SUCCESS;
     }
+    tell(error, "");
+    ExitCode::from(error.code())
+}
+
+/// Writes the lines of an error of the host `name`.
+pub(crate) fn report_of(name: &str, error: &CliError) {
+    // That it is about this host is in its words.
+    let about = match error {
+        CliError::Host { .. } => String::new(),
+        _ => format!("{name}: "),
+    };
+    tell(error, &about);
+}
+
+fn tell(error: &CliError, about: &str) {
     let mut stderr = anstream::stderr().lock();
     // Where stderr cannot be written to, the exit code is all there is left to say.
     let (bad, tip) = (style::BAD, style::HINT);
-    let _ = writeln!(stderr, "{bad}error:{bad:#} {}", chain(error));
+    let _ = writeln!(stderr, "{bad}error:{bad:#} {about}{}", chain(error));
     for hint in error.hints() {
-        let _ = writeln!(stderr, "{tip}hint:{tip:#} {hint}");
+        let _ = writeln!(stderr, "{tip}hint:{tip:#} {}", fleet::addressed(&hint));
     }
-    ExitCode::from(error.code())
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! args ─► commands/<noun>/<verb> ─► gRPC (iap.v1)      one call, or a feed that reconnects
-//!                │
+//!                │                 over the socket here, or through ssh: hosts
+//!                ├─► fleet              the same on several hosts
 //!                ├─► rows ─► output     the answer: tables, JSON, YAML, names; on stdout
 //!                ├─► progress           what goes on meanwhile; on stderr
 //!                └─► error              what went wrong and what to do; on stderr, exit code
@@ -18,12 +19,15 @@ use clap_complete::CompleteEnv;
 
 use crate::args::Cli;
 use crate::commands::{Context, Done};
+use crate::error::CliError;
 
 mod args;
 mod commands;
 mod complete;
 mod error;
 mod feed;
+mod fleet;
+mod hosts;
 mod output;
 mod progress;
 mod rows;
@@ -68,16 +72,24 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn execute(cli: Cli) -> ExitCode {
-    let context = Context::new(cli.global);
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(error::CliError::Runtime)
-        .and_then(|runtime| runtime.block_on(cli.command.run(&context)));
+    let result = match cli.command.run_alone(&cli.global.socket) {
+        Some(result) => result,
+        None => with_daemon(cli),
+    };
     match result {
         Ok(Done::Yes) => ExitCode::SUCCESS,
         Ok(Done::Unhealthy) => ExitCode::from(error::FAILED),
         Ok(Done::Detached) => ExitCode::from(error::DETACHED),
+        Ok(Done::Failed(code)) => ExitCode::from(code),
         Err(error) => error::report(&error),
     }
+}
+
+fn with_daemon(cli: Cli) -> Result<Done, CliError> {
+    let context = Context::new(&cli.global)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    runtime.block_on(cli.command.run(&context))
 }

@@ -2,6 +2,7 @@
 //!
 //! A table is never cut to the terminal's width, so that it can be searched and copied.
 
+use std::fmt::Display;
 use std::io::Write;
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use tabled::settings::{Alignment, Padding, Style};
 use crate::args::{Format, ListOutputArgs, OutputArgs};
 use crate::error::CliError;
 use crate::rows::{API_VERSION, Column, Kind, Row, Show};
-use crate::style;
+use crate::{fleet, style};
 
 mod changes;
 
@@ -26,8 +27,26 @@ pub(crate) fn line(text: &str) -> Result<(), CliError> {
     write(|out| writeln!(out, "{text}"))
 }
 
-/// Writes to stdout through `f` and flushes.
+/// Writes names, a line each; of one host of several with that before them.
+pub(crate) fn names(names: impl IntoIterator<Item = impl Display>) -> Result<(), CliError> {
+    let here = fleet::here().map_or_else(String::new, |host| format!("{host}/"));
+    let mut names = names.into_iter();
+    data(|out| names.try_for_each(|name| writeln!(out, "{here}{name}")))
+}
+
+/// Writes to stdout through `f` and flushes. What is about one host of several says which.
 pub(crate) fn write(f: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), CliError> {
+    if fleet::here().is_none() {
+        return data(f);
+    }
+    let mut text = Vec::new();
+    f(&mut text).map_err(CliError::Output)?;
+    let text = fleet::prefixed(&String::from_utf8_lossy(&text));
+    data(|out| writeln!(out, "{text}"))
+}
+
+/// Writes what is not for people to stdout.
+pub(crate) fn data(f: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), CliError> {
     let mut out = anstream::stdout().lock();
     f(&mut out)
         .and_then(|()| out.flush())
@@ -48,6 +67,11 @@ impl OutputArgs {
         self.format == Format::Name
     }
 
+    /// Whether the answer is a document.
+    pub(crate) fn is_data(&self) -> bool {
+        matches!(self.format, Format::Json | Format::Yaml)
+    }
+
     /// Writes one thing.
     pub(crate) fn show(&self, item: &impl Show) -> Result<(), CliError> {
         match self.format {
@@ -56,7 +80,7 @@ impl OutputArgs {
                 let text = labelled(&lines, style::on_stdout());
                 write(|out| out.write_all(text.as_bytes()))
             }
-            Format::Name => line(item.name()),
+            Format::Name => names([item.name()]),
             Format::Json | Format::Yaml => self.value(item),
         }
     }
@@ -70,28 +94,34 @@ impl OutputArgs {
     ) -> Result<(), CliError> {
         match self.format {
             Format::Table | Format::Wide => write(|out| out.write_all(text.as_bytes())),
-            Format::Name => line(name),
+            Format::Name => names(name.split('\n')),
             Format::Json | Format::Yaml => self.value(value),
         }
     }
 
-    fn value(&self, value: &impl Serialize) -> Result<(), CliError> {
+    pub(crate) fn value(&self, value: &impl Serialize) -> Result<(), CliError> {
         self.document(&Document {
             api_version: API_VERSION,
+            host: fleet::here(),
             value,
         })
     }
 
     fn document(&self, document: &impl Serialize) -> Result<(), CliError> {
         let text = if self.format == Format::Yaml {
-            serde_yaml::to_string(document).map_err(std::io::Error::other)
+            serde_yaml::to_string(document)
+                .map(|text| match fleet::here() {
+                    Some(_) => format!("---\n{text}"),
+                    None => text,
+                })
+                .map_err(std::io::Error::other)
         } else {
             serde_json::to_string_pretty(document)
                 .map(|text| text + "\n")
                 .map_err(Into::into)
         };
         let text = text.map_err(CliError::Output)?;
-        write(|out| out.write_all(text.as_bytes()))
+        data(|out| out.write_all(text.as_bytes()))
     }
 }
 
@@ -106,12 +136,22 @@ impl ListOutputArgs {
                 }
                 write(|out| out.write_all(table.as_bytes()))
             }
-            Format::Name => write(|out| {
-                rows.iter()
-                    .try_for_each(|row| writeln!(out, "{}", row.name()))
-            }),
-            Format::Json | Format::Yaml => self.answer.document(&ListDocument(rows)),
+            Format::Name => names(rows.iter().map(Row::name)),
+            Format::Json | Format::Yaml => self.document(rows, None::<&()>),
         }
+    }
+
+    /// Writes a list of several hosts and what failed, for programs.
+    pub(crate) fn document<R: Row>(
+        &self,
+        rows: &[R],
+        errors: Option<&impl Serialize>,
+    ) -> Result<(), CliError> {
+        self.answer.document(&ListDocument {
+            host: fleet::here(),
+            rows,
+            errors,
+        })
     }
 
     /// Returns the rows as a table.
@@ -131,18 +171,32 @@ impl ListOutputArgs {
 #[derive(Serialize)]
 struct Document<'a, T> {
     api_version: &'static str,
+    /// The one of several that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
     #[serde(flatten)]
     value: &'a T,
 }
 
-/// A document of a list: `{"api_version": ..., "pools": [...]}`.
-struct ListDocument<'a, R>(&'a [R]);
+/// A document of a list: `{"api_version": ..., "pools": [...]}`, of several hosts with `errors`
+/// behind it.
+struct ListDocument<'a, R, E> {
+    host: Option<String>,
+    rows: &'a [R],
+    errors: Option<&'a E>,
+}
 
-impl<R: Row> Serialize for ListDocument<'_, R> {
+impl<R: Row, E: Serialize> Serialize for ListDocument<'_, R, E> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("api_version", API_VERSION)?;
-        map.serialize_entry(R::PLURAL, self.0)?;
+        if let Some(host) = &self.host {
+            map.serialize_entry("host", host)?;
+        }
+        map.serialize_entry(R::PLURAL, self.rows)?;
+        if let Some(errors) = self.errors {
+            map.serialize_entry("errors", errors)?;
+        }
         map.end()
     }
 }

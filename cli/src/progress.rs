@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::args::ProgressChoice;
+use crate::fleet;
 use crate::rows::time::Time;
 
 /// How progress is shown, decided.
@@ -73,19 +74,29 @@ pub(crate) fn say_waiting(text: &str) {
             state: "waiting",
             detail: text,
         }),
-        _ => say(&format!("note: {text}")),
+        _ => Notes::stderr().say(text),
     }
 }
 
 /// Writes a line to stderr. Nobody reading it is no reason to stop.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{text}");
+    let _ = writeln!(anstream::stderr(), "{}", fleet::prefixed(text));
+}
+
+/// An event on one host of several, for programs.
+#[derive(Serialize)]
+struct Hosted<'a, E> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(flatten)]
+    event: &'a E,
 }
 
 /// Writes an object as a line to stderr.
 pub(crate) fn say_json(event: &impl Serialize) {
-    if let Ok(text) = serde_json::to_string(event) {
-        say(&text);
+    let host = fleet::here();
+    if let Ok(text) = serde_json::to_string(&Hosted { host, event }) {
+        let _ = writeln!(anstream::stderr(), "{text}");
     }
 }
 
@@ -236,10 +247,10 @@ impl Notes {
     }
 
     pub(crate) fn say(&self, text: &str) {
-        let text = format!("note: {text}");
+        let text = format!("note: {}", fleet::addressed(text));
         match &self.0 {
             Some(lines) => {
-                let _ = lines.println(text);
+                let _ = lines.println(fleet::prefixed(&text));
             }
             None => say(&text),
         }

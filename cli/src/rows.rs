@@ -8,6 +8,7 @@ use serde::Serialize;
 pub(crate) mod agent;
 pub(crate) mod auth;
 pub(crate) mod doctor;
+pub(crate) mod fleet;
 pub(crate) mod history;
 mod intent;
 pub(crate) mod pool;

@@ -38,7 +38,8 @@ fn of(word: &str) -> Option<Style> {
         | "no"
         | "reload refused"
         | "stuck"
-        | "unreachable" => Some(BAD),
+        | "unreachable"
+        | "wrong" => Some(BAD),
         "notice" => Some(HINT),
         "skipped" => Some(DIM),
         _ => None,

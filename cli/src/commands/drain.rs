@@ -13,6 +13,7 @@ use super::confirm::confirm_jobs_lost;
 use super::{Context, Done, call, missing};
 use crate::args::{DurationArg, ListOutputArgs, UntilArgs};
 use crate::error::CliError;
+use crate::fleet::{self, addressed};
 use crate::progress::{Mode, Notes};
 use crate::rows::agent::Agent;
 
@@ -81,24 +82,36 @@ impl Target {
         matches!(self, Self::Pool(_) | Self::Host)
     }
 
+    /// Returns what is done, for a question.
+    fn what(&self) -> String {
+        match self {
+            Self::Agents(_) => "drain agents".to_owned(),
+            Self::AllAgents => "drain all agents".to_owned(),
+            Self::AgentsOf(pool) => format!("drain the agents of pool {pool}"),
+            Self::Pool(pool) => format!("drain pool {pool}"),
+            Self::Host => "drain".to_owned(),
+        }
+    }
+
     fn undo(&self) -> Option<String> {
         match self {
-            Self::Pool(pool) => Some(format!("iapctl pools resume {pool}")),
-            Self::Host => Some("iapctl resume".to_owned()),
+            Self::Pool(pool) => Some(addressed(&format!("iapctl pools resume {pool}"))),
+            Self::Host => Some(addressed("iapctl resume")),
             _ => None,
         }
     }
 
     /// Returns the command that waits again.
     fn again(&self, left: &BTreeSet<String>) -> String {
-        match self {
+        let command = match self {
             Self::Pool(pool) => format!("iapctl pools drain {pool} --watch"),
             Self::Host => "iapctl drain --watch".to_owned(),
             _ => {
                 let names: Vec<&str> = left.iter().map(String::as_str).collect();
                 format!("iapctl agents drain --watch {}", names.join(" "))
             }
-        }
+        };
+        addressed(&command)
     }
 }
 
@@ -134,15 +147,32 @@ pub(super) async fn drain(
     until: &UntilArgs,
 ) -> Result<Done, CliError> {
     let until = until.at()?;
-    if options.dry_run || options.force {
+    if let Target::Agents(_) = target {
+        // Names are one host's; this is the error when several are meant.
+        context.connect().await?;
+    }
+    if options.dry_run {
+        let ask = async |context: &Context| {
+            let agents = present(context, &target).await?;
+            Ok(view::forecasts(agents, options.force))
+        };
+        let done = fleet::list(context, &options.output, ask).await?;
+        Notes::stderr().say("a dry run: nothing was done");
+        return Ok(done);
+    }
+    let act = async |context: &Context| drain_one(context, target.clone(), options, until).await;
+    let yes = options.yes || options.watch;
+    Box::pin(fleet::change(context, &target.what(), yes, act)).await
+}
+
+async fn drain_one(
+    context: &Context,
+    target: Target,
+    options: &DrainOptions,
+    until: Option<prost_types::Timestamp>,
+) -> Result<Done, CliError> {
+    if options.force {
         let agents = present(context, &target).await?;
-        if options.dry_run {
-            options
-                .output
-                .list(&view::forecasts(agents, options.force))?;
-            Notes::stderr().say("a dry run: nothing was done");
-            return Ok(Done::Yes);
-        }
         let busy: Vec<Agent> = agents.into_iter().filter(Agent::is_busy).collect();
         confirm_jobs_lost(&busy, options.yes)?;
     }

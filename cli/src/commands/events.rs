@@ -4,15 +4,15 @@ use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use iap_common::v1::StreamEventsRequest;
 
-use crate::args::{DurationArg, Format, ListOutputArgs};
+use crate::args::{DurationArg, Format, ListOutputArgs, OutputArgs};
 use crate::commands::{Context, Done};
-use crate::complete;
 use crate::error::CliError;
 use crate::feed::Feed;
-use crate::output;
 use crate::progress::Notes;
+use crate::rows::fleet::OnHost;
 use crate::rows::history::Event;
 use crate::rows::time::ago;
+use crate::{complete, fleet, output};
 
 /// List what happened to pools and agents, the oldest first
 #[derive(Args)]
@@ -53,8 +53,7 @@ pub(super) async fn run(context: &Context, args: EventsArgs) -> Result<Done, Cli
             "use -o json: an object a line",
         ));
     }
-    let mut client = context.history().await?;
-    let mut request = StreamEventsRequest {
+    let request = StreamEventsRequest {
         since: args.since.map(|since| ago(since.0)),
         after_id: 0,
         limit: if args.since.is_some() { MOST } else { NEWEST },
@@ -62,12 +61,26 @@ pub(super) async fn run(context: &Context, args: EventsArgs) -> Result<Done, Cli
         pool: args.pool.unwrap_or_default(),
         types: args.types,
     };
-    if !args.follow {
-        let answer = super::call(client.stream_events(request)).await?;
-        let rows = all(answer).await?;
-        args.output.list(&rows)?;
-        return Ok(Done::Yes);
+    if args.follow {
+        let follow =
+            async |context: &Context| follow(context, &args.output.answer, request.clone()).await;
+        return fleet::each(context, follow).await;
     }
+    let oldest_first = |rows: &mut Vec<OnHost<Event>>| rows.sort_by_key(|row| row.what.at());
+    let ask = async |context: &Context| {
+        let mut client = context.history().await?;
+        all(super::call(client.stream_events(request.clone())).await?).await
+    };
+    fleet::list_sorted(context, &args.output, oldest_first, ask).await
+}
+
+/// Writes events as they happen.
+async fn follow(
+    context: &Context,
+    output: &OutputArgs,
+    mut request: StreamEventsRequest,
+) -> Result<Done, CliError> {
+    let mut client = context.history().await?;
     let last = std::cell::Cell::new(0);
     let open = async || {
         // After the daemon was away: what happened since the last one.
@@ -79,10 +92,13 @@ pub(super) async fn run(context: &Context, args: EventsArgs) -> Result<Done, Cli
         let Some(event) = message.event else { continue };
         last.set(event.id);
         let event = Event::from(event);
-        match args.output.answer.format {
+        match output.format {
             Format::Table | Format::Wide => output::line(&event.line())?,
-            Format::Name => output::line(event.subject())?,
-            Format::Json | Format::Yaml => output::line(&event.json_line()?)?,
+            Format::Name => output::names([event.subject()])?,
+            Format::Json | Format::Yaml => {
+                let line = event.json_line()?;
+                output::data(|out| writeln!(out, "{line}"))?;
+            }
         }
     }
     Ok(Done::Yes)

@@ -4,10 +4,11 @@ use clap::Args;
 use iap_common::v1::ResumeHostRequest;
 
 use super::{Context, Done, call};
+use crate::args::SeveralArgs;
 use crate::error::CliError;
-use crate::output;
 use crate::progress::Notes;
 use crate::rows::pool::Pool;
+use crate::{fleet, output};
 
 /// End the pause of this host: its pools are filled again
 ///
@@ -17,9 +18,16 @@ use crate::rows::pool::Pool;
 #[command(after_long_help = "\
 Examples:
   iapctl resume")]
-pub(crate) struct ResumeArgs {}
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    several: SeveralArgs,
+}
 
-pub(super) async fn run(context: &Context, _: ResumeArgs) -> Result<Done, CliError> {
+pub(super) async fn run(context: &Context, args: ResumeArgs) -> Result<Done, CliError> {
+    fleet::change(context, "resume", args.several.yes, resume).await
+}
+
+async fn resume(context: &Context) -> Result<Done, CliError> {
     let mut client = context.daemon().await?;
     let answer = call(client.resume_host(ResumeHostRequest {})).await?;
     let notes = Notes::stderr();

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::{Look, layout, write};
+use super::{Look, data, layout};
 use crate::args::{Format, ListOutputArgs};
 use crate::error::CliError;
 use crate::progress::{Notes, Screen};
@@ -61,7 +61,7 @@ impl<'a, R: Row> Changes<'a, R> {
         }
         let text = self.difference(&rows, now).map_err(CliError::Output)?;
         self.rows = rows;
-        write(|out| out.write_all(text.as_bytes()))
+        data(|out| out.write_all(text.as_bytes()))
     }
 
     /// Draws the ages again, on a terminal.

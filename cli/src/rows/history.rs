@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::agent::Job;
 use crate::error::CliError;
+use crate::fleet;
 
 use super::time::{Time, age, clock, size, took, waited};
 use super::{
@@ -53,6 +54,10 @@ impl From<v1::EndedAgent> for EndedAgent {
 }
 
 impl EndedAgent {
+    pub(crate) fn ended_at(&self) -> Option<Time> {
+        self.ended_at
+    }
+
     /// Returns how long its job waited for an agent to be chosen.
     fn wait_time(&self) -> Option<String> {
         Some(waited(self.job.as_ref()?.waited()?))
@@ -240,6 +245,12 @@ impl From<v1::AuditEntry> for AuditEntry {
     }
 }
 
+impl AuditEntry {
+    pub(crate) fn at(&self) -> Option<Time> {
+        self.at
+    }
+}
+
 impl Row for AuditEntry {
     const PLURAL: &'static str = "entries";
     const SINGULAR: &'static str = "entry";
@@ -294,6 +305,10 @@ impl From<v1::Event> for Event {
 }
 
 impl Event {
+    pub(crate) fn at(&self) -> Option<Time> {
+        self.at
+    }
+
     /// Returns what it happened to: the agent, else the pool.
     pub(crate) fn subject(&self) -> &str {
         self.agent.as_deref().unwrap_or(&self.pool)
@@ -315,6 +330,7 @@ impl Event {
     pub(crate) fn json_line(&self) -> Result<String, CliError> {
         serde_json::to_string(&Line {
             api_version: API_VERSION,
+            host: fleet::here(),
             event: self,
         })
         .map_err(|error| CliError::Output(error.into()))
@@ -324,6 +340,9 @@ impl Event {
 #[derive(Serialize)]
 struct Line<'a> {
     api_version: &'static str,
+    /// The one of several that it happened on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
     event: &'a Event,
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::pool::{Breaker, Pool};
 use super::time::{Time, age, seconds};
-use super::{filled, or_nothing, plain, word};
+use super::{NOTHING, filled, or_nothing, plain, word};
 
 #[derive(Serialize)]
 pub(crate) struct Status {
@@ -265,6 +265,33 @@ impl Status {
             lines.push(("metrics", format!("http://{address}/metrics")));
         }
         lines
+    }
+
+    /// Returns the cells of one line about all of it.
+    pub(crate) fn summary(&self, now: Timestamp) -> Vec<String> {
+        let state = if self.healthy { "ok" } else { "WRONG" };
+        let incus = match &self.incus {
+            Some(incus) if incus.reachable => "ok",
+            Some(_) => "UNREACHABLE",
+            None => NOTHING,
+        };
+        let azure = if self.azure.iter().any(Azure::is_red) {
+            "FAILING"
+        } else if self.azure.is_empty() {
+            NOTHING
+        } else {
+            "ok"
+        };
+        let up = self.started_at.map(|time| age(time.age(now)));
+        vec![
+            state.to_owned(),
+            self.version.clone(),
+            or_nothing(up.as_deref()),
+            incus.to_owned(),
+            azure.to_owned(),
+            self.pools.len().to_string(),
+            self.warnings.len().to_string(),
+        ]
     }
 
     /// Returns what to look at, a line each.

@@ -32,7 +32,7 @@ fn fine() -> Vec<Check> {
     ]
 }
 
-fn troubled() -> Vec<Check> {
+pub(crate) fn troubled() -> Vec<Check> {
     let mut checks = fine();
     checks.insert(
         1,

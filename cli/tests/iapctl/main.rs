@@ -14,6 +14,7 @@ mod errors;
 mod fake;
 mod help;
 mod history;
+mod hosts;
 mod keep;
 mod pauses;
 mod pools;

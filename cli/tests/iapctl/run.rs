@@ -103,7 +103,10 @@ pub(crate) struct Watching {
 impl Watching {
     pub(crate) fn start(fake: &Fake, arguments: &str) -> Self {
         let words: Vec<&str> = arguments.split_whitespace().collect();
-        let mut command = command(fake, &words);
+        Self::of(command(fake, &words))
+    }
+
+    pub(crate) fn of(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

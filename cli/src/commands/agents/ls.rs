@@ -2,14 +2,15 @@
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
+use iap_common::v1::agent_service_client::AgentServiceClient;
 use iap_common::v1::{ListAgentsRequest, WatchAgentsRequest, WatchAgentsResponse};
 
 use crate::args::ListOutputArgs;
 use crate::commands::watch::watch_list;
 use crate::commands::{Context, Done, call};
-use crate::complete;
 use crate::error::CliError;
 use crate::rows::agent::Agent;
+use crate::{complete, fleet};
 
 /// List agents with their jobs
 #[derive(Args)]
@@ -29,22 +30,23 @@ pub(crate) struct LsArgs {
 }
 
 pub(super) async fn run(context: &Context, args: LsArgs) -> Result<Done, CliError> {
-    let mut client = context.agents().await?;
     let pool = args.pool.unwrap_or_default();
     if args.watch {
-        let open = async || {
+        let open = async |channel| {
             let request = WatchAgentsRequest {
                 pool: pool.clone(),
                 names: vec![],
             };
-            client.watch_agents(request).await
+            AgentServiceClient::new(channel).watch_agents(request).await
         };
         let rows =
             |message: WatchAgentsResponse| message.agents.into_iter().map(Agent::from).collect();
-        return watch_list(&args.output, open, rows).await;
+        return watch_list(context, &args.output, open, rows).await;
     }
-    let answer = call(client.list_agents(ListAgentsRequest { pool })).await?;
-    let agents: Vec<Agent> = answer.agents.into_iter().map(Agent::from).collect();
-    args.output.list(&agents)?;
-    Ok(Done::Yes)
+    let ask = async |context: &Context| {
+        let request = ListAgentsRequest { pool: pool.clone() };
+        let answer = call(context.agents().await?.list_agents(request)).await?;
+        Ok(answer.agents.into_iter().map(Agent::from).collect())
+    };
+    fleet::list(context, &args.output, ask).await
 }

@@ -1,11 +1,15 @@
 //! `audit ls`.
 
+use std::cmp::Reverse;
+
 use clap::Args;
 use iap_common::v1::ListAuditEntriesRequest;
 
 use crate::args::{DurationArg, ListOutputArgs};
 use crate::commands::{Context, Done, call};
 use crate::error::CliError;
+use crate::fleet;
+use crate::rows::fleet::OnHost;
 use crate::rows::history::AuditEntry;
 use crate::rows::time::ago;
 
@@ -27,13 +31,17 @@ pub(crate) struct LsArgs {
 }
 
 pub(super) async fn run(context: &Context, args: LsArgs) -> Result<Done, CliError> {
-    let mut client = context.history().await?;
     let request = ListAuditEntriesRequest {
         since: args.since.map(|since| ago(since.0)),
         limit: args.limit,
     };
-    let answer = call(client.list_audit_entries(request)).await?;
-    let rows: Vec<AuditEntry> = answer.entries.into_iter().map(AuditEntry::from).collect();
-    args.output.list(&rows)?;
-    Ok(Done::Yes)
+    let newest_first = |rows: &mut Vec<OnHost<AuditEntry>>| {
+        rows.sort_by_key(|row| Reverse(row.what.at()));
+    };
+    let ask = async |context: &Context| {
+        let mut client = context.history().await?;
+        let answer = call(client.list_audit_entries(request)).await?;
+        Ok(answer.entries.into_iter().map(AuditEntry::from).collect())
+    };
+    fleet::list_sorted(context, &args.output, newest_first, ask).await
 }

@@ -10,7 +10,7 @@ use crate::args::ListOutputArgs;
 use crate::commands::{Context, Done, patient_call};
 use crate::error::CliError;
 use crate::rows::auth::Ability;
-use crate::{complete, output};
+use crate::{complete, fleet, output};
 
 /// The daemon asks Azure several questions and waits for each answer within bounds of its own.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -33,20 +33,39 @@ pub(crate) struct CheckArgs {
 }
 
 pub(super) async fn run(context: &Context, args: CheckArgs) -> Result<Done, CliError> {
-    let mut client = context.daemon().await?;
     let request = CheckAuthRequest {
         pool: args.pool.unwrap_or_default(),
     };
-    let answer = patient_call(DEADLINE, client.check_auth(request)).await?;
-    let abilities: Vec<Ability> = answer.abilities.into_iter().map(Ability::from).collect();
-    args.output.list(&abilities)?;
-    let fixes: Vec<String> = abilities.iter().filter_map(Ability::fix).collect();
+    let ask = async |context: &Context| {
+        let mut client = context.daemon().await?;
+        let answer = patient_call(DEADLINE, client.check_auth(request.clone())).await?;
+        let abilities = answer.abilities.into_iter().map(Ability::from);
+        Ok(abilities.collect::<Vec<_>>())
+    };
+    let answers = fleet::gather(context, ask).await;
+    let mut fixes = Vec::new();
+    let mut missing = false;
+    for (host, abilities) in &answers.found {
+        missing |= abilities.iter().any(Ability::is_missing);
+        let about = if context.is_named() {
+            format!("{host}: ")
+        } else {
+            String::new()
+        };
+        let host_fixes = abilities.iter().filter_map(Ability::fix);
+        fixes.extend(host_fixes.map(|fix| format!("{about}{fix}")));
+    }
+    let done = if context.is_named() {
+        answers.list(&args.output, |_| {})?
+    } else {
+        args.output.list(&answers.only()?)?;
+        Done::Yes
+    };
     if args.output.answer.is_text() && !fixes.is_empty() {
         output::line(&format!("\n{}", fixes.join("\n")))?;
     }
-    Ok(if abilities.iter().any(Ability::is_missing) {
-        Done::Unhealthy
-    } else {
-        Done::Yes
+    Ok(match done {
+        Done::Yes if missing => Done::Unhealthy,
+        done => done,
     })
 }

@@ -1,15 +1,18 @@
 //! `jobs ls`.
 
+use std::cmp::Reverse;
+
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use iap_common::v1::ListEndedAgentsRequest;
 
 use crate::args::{DurationArg, ListOutputArgs};
 use crate::commands::{Context, Done, call};
-use crate::complete;
 use crate::error::CliError;
+use crate::rows::fleet::OnHost;
 use crate::rows::history::EndedAgent;
 use crate::rows::time::ago;
+use crate::{complete, fleet};
 
 /// List jobs that have ended, the newest first
 #[derive(Args)]
@@ -39,7 +42,6 @@ pub(crate) struct LsArgs {
 }
 
 pub(super) async fn run(context: &Context, args: LsArgs) -> Result<Done, CliError> {
-    let mut client = context.history().await?;
     let request = ListEndedAgentsRequest {
         since: args.since.map(|since| ago(since.0)),
         pool: args.pool.unwrap_or_default(),
@@ -47,8 +49,13 @@ pub(super) async fn run(context: &Context, args: LsArgs) -> Result<Done, CliErro
         failed: args.failed,
         limit: args.limit,
     };
-    let answer = call(client.list_ended_agents(request)).await?;
-    let rows: Vec<EndedAgent> = answer.agents.into_iter().map(EndedAgent::from).collect();
-    args.output.list(&rows)?;
-    Ok(Done::Yes)
+    let newest_first = |rows: &mut Vec<OnHost<EndedAgent>>| {
+        rows.sort_by_key(|row| Reverse(row.what.ended_at()));
+    };
+    let ask = async |context: &Context| {
+        let mut client = context.history().await?;
+        let answer = call(client.list_ended_agents(request.clone())).await?;
+        Ok(answer.agents.into_iter().map(EndedAgent::from).collect())
+    };
+    fleet::list_sorted(context, &args.output, newest_first, ask).await
 }

@@ -5,12 +5,12 @@ use clap_complete::engine::ArgValueCompleter;
 use iap_common::v1::{PausePoolRequest, ResumePoolRequest};
 use jiff::Timestamp;
 
-use crate::args::UntilArgs;
+use crate::args::{SeveralArgs, UntilArgs};
 use crate::commands::{Context, Done, call, missing};
 use crate::error::CliError;
 use crate::progress::Notes;
 use crate::rows::pool::Pool;
-use crate::{complete, output};
+use crate::{complete, fleet, output};
 
 /// Start no new agents in a pool: idle ones leave, busy ones finish
 ///
@@ -31,14 +31,22 @@ pub(crate) struct PauseArgs {
     reason: String,
     #[command(flatten)]
     until: UntilArgs,
+    #[command(flatten)]
+    several: SeveralArgs,
 }
 
 pub(super) async fn run(context: &Context, args: PauseArgs) -> Result<Done, CliError> {
+    let what = format!("pause pool {}", args.name);
     let request = PausePoolRequest {
-        name: args.name.clone(),
+        name: args.name,
         reason: args.reason,
         until: args.until.at()?,
     };
+    let act = async |context: &Context| pause_one(context, request.clone()).await;
+    fleet::change(context, &what, args.several.yes, act).await
+}
+
+async fn pause_one(context: &Context, request: PausePoolRequest) -> Result<Done, CliError> {
     let answer = call(context.pools().await?.pause_pool(request)).await?;
     let pool = Pool::from(answer.pool.ok_or_else(missing)?);
     let paused = pool.paused(Timestamp::now()).ok_or_else(missing)?;
@@ -59,10 +67,18 @@ pub(crate) struct ResumeArgs {
     /// Name of the pool
     #[arg(value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]
     name: String,
+    #[command(flatten)]
+    several: SeveralArgs,
 }
 
 pub(super) async fn resume(context: &Context, args: ResumeArgs) -> Result<Done, CliError> {
-    let request = ResumePoolRequest { name: args.name };
+    let what = format!("resume pool {}", args.name);
+    let act = async |context: &Context| resume_one(context, args.name.clone()).await;
+    fleet::change(context, &what, args.several.yes, act).await
+}
+
+async fn resume_one(context: &Context, name: String) -> Result<Done, CliError> {
+    let request = ResumePoolRequest { name };
     let answer = call(context.pools().await?.resume_pool(request)).await?;
     let pool = Pool::from(answer.pool.ok_or_else(missing)?);
     if let Some(paused) = pool.paused(Timestamp::now()) {

@@ -5,13 +5,13 @@ use clap_complete::engine::ArgValueCompleter;
 use iap_common::v1::{ListAgentsRequest, RecyclePoolRequest, RecycleScope};
 use serde::Serialize;
 
-use crate::args::ListOutputArgs;
+use crate::args::{ListOutputArgs, SeveralArgs};
 use crate::commands::drain::view;
 use crate::commands::{Context, Done, call};
-use crate::complete;
 use crate::error::CliError;
 use crate::progress::Notes;
 use crate::rows::agent::Agent;
+use crate::{complete, fleet};
 
 /// Replace a pool's agents: idle ones a few at a time, busy ones when their jobs end
 ///
@@ -33,6 +33,8 @@ pub(crate) struct RecycleArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    several: SeveralArgs,
+    #[command(flatten)]
     output: ListOutputArgs,
 }
 
@@ -44,19 +46,31 @@ struct Recycled<'a> {
 }
 
 pub(super) async fn run(context: &Context, args: RecycleArgs) -> Result<Done, CliError> {
+    if args.dry_run {
+        let ask = async |context: &Context| Ok(view::replacements(meant(context, &args).await?));
+        let done = fleet::list(context, &args.output, ask).await?;
+        Notes::stderr().say("a dry run: nothing was done");
+        return Ok(done);
+    }
+    let what = format!("recycle pool {}", args.name);
+    let act = async |context: &Context| recycle(context, &args).await;
+    fleet::change(context, &what, args.several.yes, act).await
+}
+
+/// Returns the agents that are replaced.
+async fn meant(context: &Context, args: &RecycleArgs) -> Result<Vec<Agent>, CliError> {
     let request = ListAgentsRequest {
         pool: args.name.clone(),
     };
     let answer = call(context.agents().await?.list_agents(request)).await?;
     let agents = answer.agents.into_iter().map(Agent::from);
-    let meant: Vec<Agent> = agents
+    Ok(agents
         .filter(|agent| !agent.is_foreign() && (agent.outdated || !args.outdated))
-        .collect();
-    if args.dry_run {
-        args.output.list(&view::replacements(meant))?;
-        Notes::stderr().say("a dry run: nothing was done");
-        return Ok(Done::Yes);
-    }
+        .collect())
+}
+
+async fn recycle(context: &Context, args: &RecycleArgs) -> Result<Done, CliError> {
+    let meant = meant(context, args).await?;
     let scope = if args.outdated {
         RecycleScope::Outdated
     } else {

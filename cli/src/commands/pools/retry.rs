@@ -4,9 +4,10 @@ use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use iap_common::v1::RetryPoolRequest;
 
+use crate::args::SeveralArgs;
 use crate::commands::{Context, Done, call};
 use crate::error::CliError;
-use crate::{complete, output};
+use crate::{complete, fleet, output};
 
 /// Try again now what is failing, instead of at its next turn
 #[derive(Args)]
@@ -17,14 +18,18 @@ pub(crate) struct RetryArgs {
     /// Name of the pool
     #[arg(value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]
     name: String,
+    #[command(flatten)]
+    several: SeveralArgs,
 }
 
 pub(super) async fn run(context: &Context, args: RetryArgs) -> Result<Done, CliError> {
-    let mut client = context.pools().await?;
-    call(client.retry_pool(RetryPoolRequest {
-        name: args.name.clone(),
-    }))
-    .await?;
-    output::line(&format!("{}: trying again now", args.name))?;
-    Ok(Done::Yes)
+    let name = args.name;
+    let act = async |context: &Context| {
+        let request = RetryPoolRequest { name: name.clone() };
+        call(context.pools().await?.retry_pool(request)).await?;
+        output::line(&format!("{name}: trying again now"))?;
+        Ok(Done::Yes)
+    };
+    let what = format!("retry pool {name}");
+    fleet::change(context, &what, args.several.yes, act).await
 }

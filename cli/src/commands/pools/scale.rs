@@ -6,12 +6,12 @@ use iap_common::v1::scale_pool_request::Change;
 use iap_common::v1::{ResetCount, ScalePoolRequest};
 use jiff::Timestamp;
 
-use crate::args::UntilArgs;
+use crate::args::{SeveralArgs, UntilArgs};
 use crate::commands::{Context, Done, call, missing};
 use crate::error::CliError;
 use crate::progress::Notes;
 use crate::rows::pool::Pool;
-use crate::{complete, output};
+use crate::{complete, fleet, output};
 
 /// Keep another number of agents than the configured one
 ///
@@ -40,17 +40,25 @@ pub(crate) struct ScaleArgs {
     reset: bool,
     #[command(flatten)]
     until: UntilArgs,
+    #[command(flatten)]
+    several: SeveralArgs,
 }
 
 pub(super) async fn run(context: &Context, args: ScaleArgs) -> Result<Done, CliError> {
     let change = args
         .count
         .map_or(Change::Reset(ResetCount {}), Change::Count);
+    let what = format!("scale pool {}", args.name);
     let request = ScalePoolRequest {
         name: args.name,
         change: Some(change),
         until: args.until.at()?,
     };
+    let act = async |context: &Context| scale(context, request.clone()).await;
+    fleet::change(context, &what, args.several.yes, act).await
+}
+
+async fn scale(context: &Context, request: ScalePoolRequest) -> Result<Done, CliError> {
     let answer = call(context.pools().await?.scale_pool(request)).await?;
     let pool = Pool::from(answer.pool.ok_or_else(missing)?);
     let now = Timestamp::now();

@@ -9,6 +9,7 @@ use crate::args::ListOutputArgs;
 use crate::commands::watch::poll_list;
 use crate::commands::{Context, Done, call};
 use crate::error::CliError;
+use crate::fleet;
 use crate::rows::provision::ProvisionJob;
 
 /// There is no watch over all jobs; steps take seconds to minutes.
@@ -29,8 +30,8 @@ pub(crate) struct LsArgs {
 }
 
 pub(super) async fn run(context: &Context, args: LsArgs) -> Result<Done, CliError> {
-    let mut client = context.provision().await?;
-    let mut list = async || {
+    let list = async |context: &Context| {
+        let mut client = context.provision().await?;
         let answer = call(client.list_provision_jobs(ListProvisionJobsRequest {})).await?;
         Ok(answer
             .jobs
@@ -39,8 +40,7 @@ pub(super) async fn run(context: &Context, args: LsArgs) -> Result<Done, CliErro
             .collect::<Vec<_>>())
     };
     if args.watch {
-        return poll_list(&args.output, PACE, list).await;
+        return poll_list(context, &args.output, PACE, list).await;
     }
-    args.output.list(&list().await?)?;
-    Ok(Done::Yes)
+    fleet::list(context, &args.output, list).await
 }
