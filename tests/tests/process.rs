@@ -6,6 +6,7 @@ use std::time::Duration;
 mod process {
     mod config;
     mod doctor;
+    mod fleet;
     mod grpc;
     mod guests;
     mod incus_faults;
