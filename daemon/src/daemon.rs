@@ -118,20 +118,21 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "iapd: {error:#}");
+    journal::complain(&format!("iapd: {error:#}"));
     ExitCode::from(code)
 }
 
 fn fail_config(error: &ConfigError) -> ExitCode {
-    let mut err = std::io::stderr();
-    let _ = match error {
+    match error {
         ConfigError::Invalid(problems) => {
-            let _ = writeln!(err, "{error}");
+            for line in error.to_string().lines() {
+                journal::complain(line);
+            }
             let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
-            writeln!(err, "iapd: {count} problem{s} in the configuration")
+            journal::complain(&format!("iapd: {count} problem{s} in the configuration"));
         }
-        other => writeln!(err, "iapd: {}", iap_common::error::chain(other)),
-    };
+        other => journal::complain(&format!("iapd: {}", iap_common::error::chain(other))),
+    }
     ExitCode::from(EXIT_CONFIG)
 }
 
@@ -140,7 +141,7 @@ fn start_logging(filter: &str) -> anyhow::Result<()> {
     if journal::is_stderr() {
         tracing_subscriber::registry()
             .with(filter)
-            .with(Journal::connect())
+            .with(Journal::new())
             .init();
         return Ok(());
     }

@@ -1,15 +1,18 @@
 //! Writes the log to systemd's journal: a priority for each message, its values and those of the
 //! spans around it as fields (`journalctl -u iapd POOL=linux`), and the whole of it as one line
 //! to read. Where the journal's socket cannot be reached, lines go to stderr with their priority
-//! before them, which systemd understands as well (sd-daemon(3)).
+//! before them, which systemd understands as well (sd-daemon(3)). A journal that takes nothing holds
+//! nobody up: what it does not take soon is counted, and the number told when it listens again.
 //!
 //! The existing crate for this puts only the message itself into the line, so that plain
 //! `journalctl` would say "deleted" and not what, nor why.
 
 use std::fmt::{Debug, Write as _};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -24,6 +27,8 @@ const SOCKET: &str = "/run/systemd/journal/socket";
 const LONGEST_VALUE: usize = 16 * 1024;
 /// journald takes no longer names.
 const LONGEST_NAME: usize = 64;
+/// A burst fills journald's queue for a moment. Longer than this, and it hangs.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Returns whether stderr is the journal. The variable alone may be left over from a parent.
 pub(super) fn is_stderr() -> bool {
@@ -34,36 +39,104 @@ pub(super) fn is_stderr() -> bool {
         .is_ok_and(|stderr| *stream == *format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
+/// Writes a line to stderr: with the priority of an error where that is the journal.
+pub(super) fn complain(line: &str) {
+    let mark = if is_stderr() { "<3>" } else { "" };
+    // What cannot be told on stderr cannot be told anywhere.
+    let _ = writeln!(std::io::stderr(), "{mark}{line}");
+}
+
 /// See the module.
 pub(super) struct Journal {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
     socket: Option<UnixDatagram>,
+    /// Messages that journald has not taken since it last took one.
+    lost: u64,
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+enum Sent {
+    Taken,
+    /// journald's queue is full.
+    Full,
+    /// It has to be told another way.
+    Refused,
 }
 
 impl Journal {
-    /// Connects to the journal.
-    pub(super) fn connect() -> Self {
-        Self::at(Path::new(SOCKET))
+    /// Returns the way to the journal, which is looked for when there is something to say.
+    pub(super) fn new() -> Self {
+        Self::at(SOCKET.into())
     }
 
-    fn at(path: &Path) -> Self {
-        let socket = UnixDatagram::unbound().and_then(|socket| {
-            socket.connect(path)?;
-            Ok(socket)
-        });
+    fn at(path: PathBuf) -> Self {
         Self {
-            socket: socket.ok(),
+            path,
+            state: Mutex::default(),
         }
     }
 
     fn write(&self, entry: &Entry) {
-        let sent = match &self.socket {
-            Some(socket) => socket.send(&entry.datagram()).is_ok(),
-            None => false,
-        };
-        if !sent {
-            // What cannot be told on stderr cannot be told anywhere.
-            let _ = std::io::stderr().write_all(entry.line().as_bytes());
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.send(&mut state, &entry.datagram()) {
+            Sent::Taken if state.lost > 0 => {
+                let gap = Entry::gap(state.lost);
+                // Else it is told next time.
+                if self.send(&mut state, &gap.datagram()) == Sent::Taken {
+                    state.lost = 0;
+                }
+            }
+            Sent::Taken => {}
+            // stderr leads to the same journald, and would wait for it.
+            Sent::Full => state.lost += 1,
+            Sent::Refused => {
+                let _ = std::io::stderr().write_all(entry.line().as_bytes());
+            }
         }
+    }
+
+    /// Sends, on a new connection if the old one leads nowhere: journald's socket may be another.
+    fn send(&self, state: &mut State, datagram: &[u8]) -> Sent {
+        for _ in 0..2 {
+            let socket = match state.socket.take() {
+                Some(socket) => socket,
+                None => match self.connect() {
+                    Ok(socket) => socket,
+                    Err(_) => return Sent::Refused,
+                },
+            };
+            // Only the first of those that find it full waits.
+            let sent = socket
+                .set_nonblocking(state.lost > 0)
+                .and_then(|()| socket.send(datagram));
+            match sent.map_err(|error| error.kind()) {
+                Ok(_) => {
+                    state.socket = Some(socket);
+                    return Sent::Taken;
+                }
+                Err(ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    state.socket = Some(socket);
+                    return Sent::Full;
+                }
+                Err(ErrorKind::ConnectionRefused | ErrorKind::NotConnected) => {}
+                // Too long, say. The next one may do.
+                Err(_) => return Sent::Refused,
+            }
+        }
+        Sent::Refused
+    }
+
+    fn connect(&self) -> std::io::Result<UnixDatagram> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(&self.path)?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        Ok(socket)
     }
 }
 
@@ -150,6 +223,18 @@ struct Entry {
 }
 
 impl Entry {
+    /// Tells of messages that are not there.
+    fn gap(lost: u64) -> Self {
+        let mut values = Values::default();
+        values.put("message", "the journal did not take messages".to_owned());
+        values.put("lost", lost.to_string());
+        Self {
+            level: Level::WARN,
+            target: module_path!(),
+            values,
+        }
+    }
+
     /// As in syslog(3). Nothing of a daemon is worth more than an error.
     fn priority(&self) -> u8 {
         match self.level {

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use tracing::{debug, error, info, info_span, warn};
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -12,14 +14,23 @@ fn entry(level: Level, values: &[(&'static str, &str)]) -> Entry {
     }
 }
 
+fn journald(path: &Path) -> UnixDatagram {
+    let journald = UnixDatagram::bind(path).unwrap();
+    journald.set_nonblocking(true).unwrap();
+    journald
+}
+
 /// Returns the messages that the journal gets of what `say` logs.
 fn messages(say: impl FnOnce()) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    let journald = UnixDatagram::bind(&path).unwrap();
-    journald.set_nonblocking(true).unwrap();
-    let subscriber = tracing_subscriber::registry().with(Journal::at(&path));
+    let journald = journald(&path);
+    let subscriber = tracing_subscriber::registry().with(Journal::at(path));
     tracing::subscriber::with_default(subscriber, say);
+    received(&journald)
+}
+
+fn received(journald: &UnixDatagram) -> Vec<String> {
     let mut buffer = [0; 4096];
     let mut messages = Vec::new();
     while let Ok(length) = journald.recv(&mut buffer) {
@@ -93,11 +104,47 @@ fn without_a_journal_each_line_says_its_priority() {
         &[("message", "two\nlines"), ("empty", ""), ("pool", "linux")],
     );
     assert_eq!(entry.line(), "<3>two lines empty=\"\" pool=linux\n");
-    assert!(
-        Journal::at(Path::new("/nonexistent/socket"))
-            .socket
-            .is_none()
-    );
+    let journal = Journal::at("/nonexistent/socket".into());
+    let sent = journal.send(&mut State::default(), &entry.datagram());
+    assert_eq!(sent, Sent::Refused);
+}
+
+#[test]
+fn a_journal_that_comes_back_with_another_socket_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let journal = Journal::at(path.clone());
+    let entry = entry(Level::INFO, &[("message", "heard")]);
+    for _ in 0..2 {
+        let journald = journald(&path);
+        journal.write(&entry);
+        assert_eq!(received(&journald).len(), 1);
+        drop(journald);
+        std::fs::remove_file(&path).unwrap();
+        journal.write(&entry);
+    }
+}
+
+#[test]
+fn a_journal_that_hangs_holds_up_one_message_and_hears_how_many_it_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let journald = journald(&path);
+    let journal = Journal::at(path);
+    let entry = entry(Level::INFO, &[("message", "heard")]);
+    let lost = || journal.state.lock().unwrap().lost;
+    // As many as the kernel queues, which is a setting of the machine's.
+    let began = std::time::Instant::now();
+    while lost() < 1000 {
+        journal.write(&entry);
+    }
+    assert!(began.elapsed() < 50 * PATIENCE, "{:?}", began.elapsed());
+    received(&journald);
+    journal.write(&entry);
+    let said = received(&journald);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[1].contains("PRIORITY=4\n") && said[1].contains("\nLOST=1000\n"));
+    assert_eq!(lost(), 0);
 }
 
 #[test]
