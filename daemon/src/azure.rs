@@ -23,6 +23,7 @@ mod pace;
 mod packages;
 mod transport;
 mod types;
+pub(crate) mod untrusted;
 mod wire;
 
 use std::fmt::{Debug, Formatter};

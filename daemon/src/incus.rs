@@ -46,6 +46,7 @@ pub(crate) mod scripted;
 mod storage;
 mod transport;
 mod types;
+pub(crate) mod untrusted;
 
 /// How long the client waits for what.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -45,6 +45,8 @@ pub mod calls;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod grpc;
 pub mod incus;
 pub mod intents;

@@ -22,7 +22,7 @@ mod lease;
 mod token;
 
 use self::entra::Entra;
-pub(super) use self::entra::Wires;
+pub(super) use self::entra::{Wires, read_grant};
 use self::file::TokenFile;
 pub(super) use self::token::Token;
 

@@ -140,7 +140,7 @@ impl Incus {
     }
 }
 
-fn lifecycle(text: &str) -> Result<Option<Lifecycle>, serde_json::Error> {
+pub(super) fn lifecycle(text: &str) -> Result<Option<Lifecycle>, serde_json::Error> {
     let event: Event = serde_json::from_str(text)?;
     Ok((event.kind == "lifecycle").then(|| Lifecycle {
         instance: instance_of(&event.metadata.source).map(str::to_owned),

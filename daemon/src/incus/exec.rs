@@ -18,6 +18,7 @@ use super::transport::Ask;
 
 use stream::Running;
 
+pub(super) use lines::Splitter;
 pub use lines::{OutputStream, StreamLine};
 
 mod lines;

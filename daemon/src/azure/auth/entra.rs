@@ -29,6 +29,8 @@ const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 const MAX_ANSWER: usize = 256 * 1024;
 /// What a token's life is if nobody says so.
 const LIFE: Duration = Duration::from_secs(300);
+/// No service's tokens last longer, and clocks can be reckoned with it.
+const LONGEST_LIFE: i64 = 7 * 24 * 3600;
 
 /// The connections that tokens are fetched over.
 #[derive(Clone, Default)]
@@ -287,11 +289,11 @@ impl Granted {
         let lasts = self.expires_in.as_ref().and_then(Number::seconds);
         let until = self.expires_on.as_ref().and_then(Number::seconds);
         // A host whose clock is wrong goes by the other number.
-        let left = until.map(|until| until - now.as_second());
+        let left = until.map(|until| until.saturating_sub(now.as_second()));
         let left = left.filter(|left| *left > 0 || lasts.is_none());
         let life = lasts.into_iter().chain(left).min();
         life.map_or(LIFE, |life| {
-            Duration::from_secs(u64::try_from(life).unwrap_or(0))
+            Duration::from_secs(u64::try_from(life.min(LONGEST_LIFE)).unwrap_or(0))
         })
     }
 }
@@ -314,17 +316,7 @@ async fn exchange(operation: Operation, asking: Asking) -> Result<Fresh, AzureEr
     let status = response.status();
     let body = read_body(operation, &mut response, MAX_ANSWER).await?;
     if status.is_success() {
-        // Serde's own words may quote the answer.
-        let granted: Granted = serde_json::from_slice(&body).map_err(|_| AzureError::Unusable {
-            operation,
-            reason: "holds no token".to_owned(),
-        })?;
-        let token = Token::of_bearer(&granted.access_token).map_err(|_| AzureError::Unusable {
-            operation,
-            reason: "holds no token that could be sent".to_owned(),
-        })?;
-        let life = granted.life(Timestamp::now());
-        return Ok(Fresh { token, life });
+        return grant(operation, &body);
     }
     let denied: Denied = serde_json::from_slice(&body).unwrap_or_default();
     let words = line(&mask(&words(&denied), &secrets));
@@ -343,6 +335,30 @@ async fn exchange(operation: Operation, asking: Asking) -> Result<Fresh, AzureEr
         path,
         retry_after: pace::asked_for(status, response.headers(), SystemTime::now()),
     })
+}
+
+fn grant(operation: Operation, body: &[u8]) -> Result<Fresh, AzureError> {
+    // Serde's own words may quote the answer.
+    let granted: Granted = serde_json::from_slice(body).map_err(|_| AzureError::Unusable {
+        operation,
+        reason: "holds no token".to_owned(),
+    })?;
+    let token = Token::of_bearer(&granted.access_token).map_err(|_| AzureError::Unusable {
+        operation,
+        reason: "holds no token that could be sent".to_owned(),
+    })?;
+    let life = granted.life(Timestamp::now());
+    Ok(Fresh { token, life })
+}
+
+/// Reads an answer as a token is read, for [`crate::fuzz`].
+pub(in crate::azure) fn read_grant(body: &[u8]) {
+    if let Ok(fresh) = grant(Operation::FindPool, body) {
+        // As long as it is, an end can be reckoned.
+        let _ = Instant::now() + fresh.life;
+    }
+    let denied: Denied = serde_json::from_slice(body).unwrap_or_default();
+    line(&words(&denied));
 }
 
 /// Returns whether somebody has to act. The errors' names are those of RFC 6749, section 5.2;

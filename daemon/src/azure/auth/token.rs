@@ -16,7 +16,7 @@ pub(in crate::azure) struct Token {
 
 impl Token {
     /// Takes a personal access token.
-    pub(super) fn of_pat(pat: &str) -> Result<Self, &'static str> {
+    pub(in crate::azure) fn of_pat(pat: &str) -> Result<Self, &'static str> {
         let pat = checked(pat)?;
         // Azure ignores the user name. The header is sent unasked: the answer to a first request
         // without it may be a sign-in page instead of a challenge.

@@ -22,13 +22,13 @@ pub struct StreamLine {
 const LINE_CAP: usize = 64 * 1024;
 
 /// Collects bytes until they make lines.
-pub(super) struct Splitter {
+pub(in crate::incus) struct Splitter {
     stream: OutputStream,
     rest: Vec<u8>,
 }
 
 impl Splitter {
-    pub(super) fn new(stream: OutputStream) -> Self {
+    pub(in crate::incus) fn new(stream: OutputStream) -> Self {
         Self {
             stream,
             rest: Vec::new(),
@@ -36,7 +36,11 @@ impl Splitter {
     }
 
     /// Takes bytes and hands over the lines they complete.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], on_line: &mut impl FnMut(StreamLine)) {
+    pub(in crate::incus) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        on_line: &mut impl FnMut(StreamLine),
+    ) {
         while !bytes.is_empty() {
             let room = bytes.len().min(LINE_CAP - self.rest.len());
             let window = &bytes[..room];
@@ -55,7 +59,7 @@ impl Splitter {
     }
 
     /// Hands over what has no line end.
-    pub(super) fn finish(&mut self, on_line: &mut impl FnMut(StreamLine)) {
+    pub(in crate::incus) fn finish(&mut self, on_line: &mut impl FnMut(StreamLine)) {
         if !self.rest.is_empty() {
             self.flush(on_line);
         }

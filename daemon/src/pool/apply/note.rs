@@ -43,7 +43,7 @@ struct StatusFile {
 }
 
 /// Reads what the hook wrote. A hostile file yields an ending of which nothing is known.
-fn parse(content: &[u8]) -> Ending {
+pub(crate) fn parse(content: &[u8]) -> Ending {
     let Ok(file) = serde_json::from_slice::<StatusFile>(content) else {
         return Ending::default();
     };
