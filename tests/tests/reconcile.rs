@@ -13,6 +13,8 @@ mod reconcile {
     mod moves;
     mod neighbours;
     mod pauses;
+    mod project;
+    mod restricted;
     mod room;
     mod world;
 }

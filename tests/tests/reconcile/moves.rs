@@ -1,7 +1,6 @@
 //! Pools that move or go while their agents have jobs: the former agents finish, are cleaned up by
 //! whatever credential is left, and are not taken for a clone's.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -9,9 +8,9 @@ use iap_common::v1;
 use iap_common::v1::history_service_client::HistoryServiceClient;
 use iap_tests::azure_sim::Pat;
 use iap_tests::host::{Host, ORG, PAT};
-use iap_tests::testbed::Testbed;
 use iap_tests::wait;
 
+use super::project::Project;
 use super::world::{no_problem, problem, queue, reload, running, runs_once, settled_host};
 use crate::SOON;
 
@@ -22,72 +21,6 @@ async fn pools(host: &Host) -> anyhow::Result<Vec<v1::Pool>> {
     let request = v1::ListPoolsRequest::default();
     let answer = host.pool_service().await?.list_pools(request).await?;
     Ok(answer.into_inner().pools)
-}
-
-/// An Incus project of a test's own, with the runner image and the host's profile.
-struct Project {
-    name: String,
-    testbed: Testbed,
-}
-
-impl Project {
-    fn new(host: &Host) -> anyhow::Result<Self> {
-        let project = Self {
-            name: format!("{}-moved", host.pool),
-            testbed: host.testbed.clone(),
-        };
-        let source = format!("source={}", host.dir().join("azure").display());
-        let pool = format!("pool={}", std::env::var("IAPD_TEST_POOL")?);
-        let (name, profile) = (project.name.as_str(), host.pool.as_str());
-        let runner = host.testbed.runner.as_str();
-        let features = ["-c", "features.images=true", "-c", "features.profiles=true"];
-        project.incus(&[&["project", "create", name], features.as_slice()].concat())?;
-        let add = ["profile", "device", "add", "--project", name];
-        let root = ["default", "root", "disk", "path=/", pool.as_str()];
-        project.incus(&[add.as_slice(), &root].concat())?;
-        project.incus(&["profile", "create", profile, "--project", name])?;
-        let azure = [profile, "azure", "disk", &source, "path=/srv/azure-sim"];
-        project.incus(&[add.as_slice(), &azure].concat())?;
-        let image = host.dir().join("image").display().to_string();
-        let from = ["--project", host.testbed.project.as_str()];
-        project.incus(&[&["image", "export", runner, &image], from.as_slice()].concat())?;
-        let root = format!("{image}.root");
-        let to = ["--alias", runner, "--project", name];
-        project.incus(&[&["image", "import", &image, &root], to.as_slice()].concat())?;
-        Ok(project)
-    }
-
-    fn incus(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new("timeout")
-            .args(["60", "incus", "-q"])
-            .args(arguments)
-            .env("INCUS_SOCKET", &self.testbed.socket)
-            .output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "incus {arguments:?}: {said}");
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn names(&self, noun: &[&str], column: &str) -> Vec<String> {
-        let list = ["-f", "csv", "-c", column, "--project", &self.name];
-        let all = self.incus(&[noun, &list].concat()).unwrap_or_default();
-        all.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Project {
-    fn drop(&mut self) {
-        let own = ["--project", self.name.as_str()];
-        for name in self.names(&["list"], "n") {
-            let _ = self.incus(&[&["delete", "-f", &name], own.as_slice()].concat());
-        }
-        for image in self.names(&["image", "list"], "f") {
-            let _ = self.incus(&[&["image", "delete", &image], own.as_slice()].concat());
-        }
-        let profile = self.name.trim_end_matches("-moved");
-        let _ = self.incus(&[&["profile", "delete", profile], own.as_slice()].concat());
-        let _ = self.incus(&["project", "delete", &self.name]);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +34,7 @@ async fn a_pool_that_moves_to_another_incus_project_lets_its_former_agents_finis
     let job = queue(&host, Duration::from_secs(8))?;
     let busy = running(&host, job).await?;
     let here = format!("projectName: {}", host.testbed.project);
-    let there = format!("projectName: {}", project.name);
+    let there = format!("projectName: {}", project.name());
     reload(&host, &host.config(2).replace(&here, &there))?;
     let alone = async || {
         let pools = pools(&host).await?;
@@ -120,7 +53,7 @@ async fn a_pool_that_moves_to_another_incus_project_lets_its_former_agents_finis
         .with_context(|| host.log())?;
     assert_eq!(runs_once(&host, job).await?.agent, Some(busy));
     assert!(host.instances().await?.is_empty());
-    assert_eq!(project.names(&["list"], "n").len(), 2);
+    assert_eq!(project.instances().len(), 2);
     host.empty(SOON).await
 }
 
