@@ -65,8 +65,7 @@ is() {
     [ "$1" = "$2" ] || { echo "is '$1', should be '$2'"; return 1; }
 }
 
-# prints WORDS COMMAND...: that is its output, in one line. Incus's client was seen to lose the output
-# of a short command, so that more than one look is taken.
+# prints WORDS COMMAND...: that is its output, in one line.
 prints() {
     local words=$1
     shift
@@ -80,14 +79,20 @@ prints_now() {
     is "$(tr '\n' ' ' <<<"$output" | sed 's/ *$//')" "$words"
 }
 
+# output COMMAND...: in the container, of one that has some. Incus's client was seen to lose the
+# output of a short command, so that more than one look is taken.
+output() {
+    local said
+    for _ in 1 2 3; do
+        said=$(inside "$@") || true
+        [ -z "$said" ] || break
+    done
+    echo "$said"
+}
+
 # property NAME: of the daemon's unit, as systemd tells it.
 property() {
-    local value
-    for _ in 1 2 3; do
-        value=$(inside systemctl show -P "$1" iapd)
-        [ -z "$value" ] || break
-    done
-    echo "$value"
+    output systemctl show -P "$1" iapd
 }
 
 # is_another PID: a daemon runs, and it is not this one.

@@ -26,7 +26,7 @@ start_simulator() {
     "$1" --listen 127.0.0.1:0 --unix-socket "$folder/azure/azure.sock" --public-url "$SIM_URL" \
         --pool linux --pat-file "$folder/pat" </dev/null >"$folder/simulator.log" 2>&1 &
     simulator_pid=$!
-    within 10 simulator health || die "the simulator does not answer: $(tail -n 3 "$folder/simulator.log")"
+    within 20 simulator health || die "the simulator does not answer: $(tail -n 3 "$folder/simulator.log")"
 }
 
 simulator() {
