@@ -2,6 +2,7 @@
 
 pub mod fill;
 pub mod floor;
+pub mod plan;
 pub mod replace;
 pub mod report;
 pub mod steady;

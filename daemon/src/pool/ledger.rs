@@ -251,8 +251,8 @@ impl Ledger {
         self.take_in_azure(seen, now);
         self.entries.retain(|name, entry| {
             in_flight(name)
-                // Its end is yet to be told.
-                || gone.contains(name)
+                // Its end is yet to be told. They are in order.
+                || gone.binary_search(name).is_ok()
                 || entry.instance.is_some()
                 || entry.registration.is_some()
                 || match entry.deregistered_at {

@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 
-use iap_tests::bench::{fill, replace, report, steady};
+use iap_tests::bench::{fill, plan, replace, report, steady};
 
 /// Measure iapd against its floors (build it first: cargo build --release -p iapd)
 #[derive(Parser)]
@@ -36,15 +36,20 @@ enum What {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// From an observation to a plan, for thousands of agents: needs neither Incus nor iapd
+    Plan,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    report::machine().await?;
+    if !matches!(args.what, What::Plan) {
+        report::machine().await?;
+    }
     match args.what {
         What::Replace { rounds } => replace::run(rounds).await,
         What::Fill { agents } => fill::run(agents).await,
         What::Steady { agents, seconds } => steady::run(agents, seconds).await,
+        What::Plan => plan::run(),
     }
 }

@@ -87,7 +87,12 @@ impl Slots {
             if doing == Some(Doing::Launch) {
                 continue; // Counted among the launches.
             }
-            let planned = plan.actions.iter().find(|action| action.name() == name);
+            // So far they are planned in the ledger's order, one an agent.
+            let planned = plan
+                .actions
+                .binary_search_by(|action| action.name().cmp(name))
+                .ok()
+                .map(|place| &plan.actions[place]);
             // One that is removed only if it proves dead holds its slot until it does.
             if matches!(
                 planned,
