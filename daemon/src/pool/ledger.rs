@@ -13,6 +13,10 @@ use crate::incus;
 use super::ending::Past;
 use super::observe::Observation;
 
+mod outcome;
+
+pub use outcome::Verdict;
+
 /// What is remembered of one agent.
 #[derive(Debug, Clone)]
 pub struct Entry {

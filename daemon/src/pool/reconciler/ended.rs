@@ -1,8 +1,6 @@
 //! Takes in how actions ended and what changed between passes: the ledger, the breaker, the
 //! counts and the log learn it here.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -17,11 +15,10 @@ use super::super::apply::keep::Heard;
 use super::super::apply::launch::{LaunchFailed, Launched};
 use super::super::apply::leave::Left;
 use super::super::ending::Ending;
+use super::super::ledger::Verdict;
 use super::super::plan::{self, ReapReason, Staying};
 use super::Reconciler;
 
-/// Between two looks at an agent that got a job while it was leaving.
-const BUSY_PAUSE: Duration = Duration::from_secs(2);
 /// Vacancies remembered; beyond it their successors are not timed.
 const VACANCIES_KEPT: usize = 1000;
 
@@ -95,18 +92,7 @@ impl Reconciler {
         let entry = self.ledger.entry(name, now);
         match result {
             Ok(launched) => {
-                entry.settled = true;
-                entry.azure_agent_id = Some(launched.azure_agent_id);
-                entry.registered_since = Some(now);
-                entry.launched_at = Some(now);
-                entry.launch_began = Some(began);
-                // It may be the second launch of this instance: what the first came to is over.
-                entry.launch_failed = false;
-                entry.doubted = false;
-                entry.dead_since = None;
-                entry.registration = None;
-                entry.lists_since_registered = 0;
-                entry.worked();
+                entry.launched(launched.azure_agent_id, began, now);
                 self.shared.metrics.agent_created(&pool);
                 if let Some(since) = self.vacancies.pop_front() {
                     self.shared
@@ -120,14 +106,8 @@ impl Reconciler {
                 ..
             }) => {}
             Err(failed) => {
-                entry.settled |= failed.created;
-                if let Some(id) = failed.azure_agent_id {
-                    entry.azure_agent_id = Some(id);
-                    entry.registered_since = Some(now);
-                    entry.launch_failed = true;
-                }
                 let text = chain(&failed.error).to_string();
-                entry.failed(text.clone(), now);
+                entry.not_launched(failed.created, failed.azure_agent_id, text.clone(), now);
                 self.failed += 1;
                 self.shared
                     .metrics
@@ -212,42 +192,34 @@ impl Reconciler {
 
     /// Takes in what a guest told of its agent's end.
     pub(super) fn take_ending(&mut self, name: &str, ending: Ending, began: Instant, now: Instant) {
-        let entry = self.ledger.entry(name, now);
-        let exit_status = ending.exit_status;
-        entry.past.ending = Some(ending);
-        match exit_status {
-            Some(0) => {
-                // One that was found running says nothing of launches, and each says it once.
-                if let (false, Some(began)) = (entry.proven, entry.launch_began) {
-                    self.breaker.try_succeeded(began);
-                }
-                entry.proven = true;
-            }
-            Some(code) if !entry.proven && !entry.was_online => {
-                entry.proven = true; // Counted once.
+        let verdict = self.ledger.entry(name, now).told(ending);
+        self.judge_launches(name, verdict, began, now);
+    }
+
+    /// Takes in what an agent's end says of launches.
+    pub(super) fn judge_launches(
+        &mut self,
+        name: &str,
+        verdict: Verdict,
+        began: Instant,
+        now: Instant,
+    ) {
+        match verdict {
+            Verdict::Nothing => {}
+            Verdict::Worked(began) => self.breaker.try_succeeded(began),
+            Verdict::Failed(code) => {
                 let text = format!("the agent ended with exit code {code} before it came online");
                 self.shared
                     .metrics
                     .launch_failed(&self.order.spec.name, "agent_exit");
                 self.launch_failure(name, text, began, now);
             }
-            _ => {}
         }
     }
 
     fn leave_ended(&mut self, name: &str, result: Result<Left, ApplyError>, now: Instant) {
         match result {
-            Ok(left) => {
-                let entry = self.ledger.entry(name, now);
-                entry.worked();
-                match left {
-                    Left::Stopping => {
-                        entry.left_at = Some(now);
-                        entry.leaves += 1;
-                    }
-                    Left::Busy => entry.retry_at = Some(now + BUSY_PAUSE),
-                }
-            }
+            Ok(left) => self.ledger.entry(name, now).left(left, now),
             Err(error) => {
                 self.action_failed(name, "leave", &error, now);
                 if matches!(error, ApplyError::Stop(_)) {
@@ -272,15 +244,7 @@ impl Reconciler {
                 self.shared
                     .metrics
                     .agent_reaped(&self.order.spec.name, reason.as_str());
-                let entry = self.ledger.entry(name, now);
-                entry.worked();
-                entry.remove_wish = None;
-                entry.proven = true; // Its end is accounted for.
-                // How a kept one ended was known before.
-                if entry.past.kept_since.is_none() {
-                    entry.past.reaped = Some(reason);
-                }
-                entry.past.ending.get_or_insert_default().note = note;
+                self.ledger.entry(name, now).removed(reason, note);
                 if reason == ReapReason::NeverOnline {
                     self.never_came_online(name, began, now);
                 }
@@ -289,10 +253,7 @@ impl Reconciler {
             Err(error) => {
                 self.action_failed(name, "remove", &error, now);
                 let incus = matches!(error, ApplyError::Incus { .. });
-                let entry = self.ledger.entry(name, now);
-                entry.removal_failures += u32::from(incus);
-                // Whoever asked was told that it failed; it is not done behind their back later.
-                entry.remove_wish = None;
+                self.ledger.entry(name, now).not_removed(incus);
             }
         }
     }
@@ -310,13 +271,7 @@ impl Reconciler {
     pub(super) fn not_proven(&mut self, name: &str, why: &'static str, now: Instant) {
         debug!(agent = %name, why, "kept");
         let pause = self.order.spec.reaper_interval;
-        let entry = self.ledger.entry(name, now);
-        entry.retry_at = Some(now + pause);
-        entry.last_error = format!("kept: {why}");
-        entry.doubted = true;
-        entry.remove_wish = None;
-        // A doubt begins the observation again.
-        entry.dead_since = None;
+        self.ledger.entry(name, now).not_proven(why, pause, now);
     }
 
     fn deregister_ended(
@@ -383,20 +338,11 @@ impl Reconciler {
             if entry.was_online {
                 entry.past.online_at.get_or_insert_with(Timestamp::now);
             }
-            if entry.was_online && !entry.proven {
-                entry.proven = true;
-                if let Some(began) = entry.launch_began {
-                    self.breaker.try_succeeded(began);
-                }
-                if std::mem::take(&mut entry.launch_failed) {
-                    // Only the answer to its start was lost.
-                    entry.worked();
-                }
-                if let Some(began) = entry.launch_began {
-                    let took = now.duration_since(began);
-                    info!(agent = %name, elapsed = ?took, "agent is online");
-                    self.shared.metrics.came_online(&self.order.spec.name, took);
-                }
+            if let Verdict::Worked(began) = entry.came_online() {
+                self.breaker.try_succeeded(began);
+                let took = now.duration_since(began);
+                info!(agent = %name, elapsed = ?took, "agent is online");
+                self.shared.metrics.came_online(&self.order.spec.name, took);
             }
             let state = plan::state_of(entry, doing, now);
             let ended = matches!(state, AgentState::Finishing | AgentState::Kept)

@@ -114,37 +114,15 @@ impl Reconciler {
         let until = keep.until.to_string();
         let (reason, by) = (&keep.reason, &keep.by);
         info!(agent = %name, reason, by, until, "kept for debugging");
-        match staying {
-            Staying::InsteadOf(reason, _) => {
-                entry.proven = true; // Its end is accounted for.
-                entry.past.reaped.get_or_insert(reason);
-                entry.past.ending.get_or_insert_default().note = ending.unwrap_or_default().note;
-                if reason == ReapReason::NeverOnline {
-                    self.never_came_online(name, began, now);
-                }
-            }
-            Staying::Answered { .. } | Staying::Noted => {
-                entry.answered = true;
-                if let Some(ending) = ending {
-                    self.take_ending(name, ending, began, now);
-                }
-            }
+        let verdict = self.ledger.entry(name, now).kept_as(staying, ending);
+        self.judge_launches(name, verdict, began, now);
+        if matches!(staying, Staying::InsteadOf(ReapReason::NeverOnline, _)) {
+            self.never_came_online(name, began, now);
         }
     }
 
     fn keep_failed(&mut self, name: &str, staying: Staying, error: &ApplyError, now: Instant) {
-        let entry = self.ledger.entry(name, now);
-        let is_noted = entry.instance.as_ref().is_some_and(|i| i.keep.is_some());
-        // Decided anew, by what is true then. An operator's wish stands.
-        if entry.keep_wish.as_ref().is_some_and(Keep::is_policy) && !is_noted {
-            entry.keep_wish = None;
-        }
-        if let Staying::InsteadOf(_, proof) = staying
-            && proof.disables()
-        {
-            // It gets no other job: it leaves after the one it may have.
-            entry.wish = entry.wish.max(Drain::Finish);
-        }
+        self.ledger.entry(name, now).not_kept(staying);
         match error {
             ApplyError::NotProven(why) => self.not_proven(name, why, now),
             _ => self.action_failed(name, "keep", error, now),
