@@ -45,7 +45,7 @@ pub(super) struct Slots {
     pub(super) launching: usize,
     /// Agents that are there and not asked to leave.
     pub(super) present: usize,
-    /// Those of them that were launched and have not come online yet.
+    /// Those that were launched and have not shown yet whether launches work.
     pub(super) unproven: usize,
     /// Those of them that are idle or busy.
     pub(super) online: usize,
@@ -104,7 +104,11 @@ impl Slots {
                 continue;
             }
             let state = state_of(entry, doing, situation.now);
+            let new = entry.launched_at.is_some() && !entry.was_online;
             if !state.holds_slot() {
+                // It rang before it came online: what that says of launches is not heard yet.
+                let rang = state == AgentState::Finishing;
+                slots.unproven += usize::from(rang && new && !entry.proven);
                 continue;
             }
             if !entry.settled {
@@ -117,7 +121,6 @@ impl Slots {
                 continue;
             }
             slots.present += 1;
-            let new = entry.launched_at.is_some() && !entry.was_online;
             slots.unproven += usize::from(new && state != AgentState::Busy);
             slots.online += usize::from(matches!(state, AgentState::Idle | AgentState::Busy));
             let idle = matches!(

@@ -211,6 +211,24 @@ fn nothing_is_launched_without_image_or_azure_or_leave_of_the_breaker() {
 }
 
 #[test]
+fn the_next_try_waits_until_a_failed_one_was_heard() {
+    let mut world = World::new(2);
+    world.launches = Allowance::One;
+    world.instance("a", Status::Running, Some(1));
+    world.registration("a", 1, false, false);
+    world.look();
+    world.ledger.entry("a", world.now).launched_at = Some(world.now);
+    assert_eq!(world.step(), nothing());
+    // It gave up before it was online: its slot is free, and nobody knows why yet.
+    world.instances.get_mut("a").unwrap().status = Status::Ready;
+    let plan = world.step();
+    assert_eq!((plan.launch, plan.actions), (0, vec![go("a", false)]));
+    let entry = world.ledger.entry("a", world.now);
+    (entry.answered, entry.proven) = (true, true);
+    assert_eq!(world.step().launch, 1);
+}
+
+#[test]
 fn a_full_pool_is_left_alone() {
     let mut world = World::new(2);
     world.agent("a", 1, false);
