@@ -103,16 +103,17 @@ impl Slots {
             ) {
                 continue;
             }
+            // Also one that is shown as stopped: it is being created, and starts then.
+            if !entry.settled && entry.instance.is_some() {
+                slots.unsettled += 1;
+                continue;
+            }
             let state = state_of(entry, doing, situation.now);
             let new = entry.launched_at.is_some() && !entry.was_online;
             if !state.holds_slot() {
                 // It rang before it came online: what that says of launches is not heard yet.
                 let rang = state == AgentState::Finishing;
                 slots.unproven += usize::from(rang && new && !entry.proven);
-                continue;
-            }
-            if !entry.settled {
-                slots.unsettled += 1;
                 continue;
             }
             if entry.drain().leaves() {

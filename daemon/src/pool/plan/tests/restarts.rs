@@ -53,6 +53,17 @@ fn an_instance_under_somebody_elses_operation_holds_its_slot_and_drives_nobody_o
 }
 
 #[test]
+fn an_instance_that_an_earlier_life_has_not_finished_creating_holds_its_slot() {
+    let mut world = World::new(2);
+    world.agent("a", 1, false);
+    // So it is shown until it has started.
+    world.instance("b", Status::Stopped, None);
+    world.look();
+    world.ledger.entry("b", world.now).settled = false;
+    assert_eq!(world.plan(), nothing());
+}
+
+#[test]
 fn a_machine_that_powers_off_and_is_not_shown_as_ready_any_more_takes_no_slot() {
     let mut world = World::new(1);
     world.agent("a", 1, true);
