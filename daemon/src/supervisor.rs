@@ -530,6 +530,7 @@ impl Supervisor {
             let mut spec = like.clone();
             spec.name.clone_from(&stray.name);
             spec.agent_count = 0;
+            spec.spares = 0;
             spec.azure.pool.clone_from(&stray.azure_pool);
             spec.instance.project.clone_from(&stray.project);
             match self.link(&spec.azure, stop) {

@@ -75,12 +75,19 @@ fn pool_lines(pool: &PoolSpec) -> Vec<(&'static str, String)> {
     } else {
         variables.join(", ")
     };
+    let spares = match pool.spares {
+        0 => String::new(),
+        spares => format!(" and {}", count(spares, "spare")),
+    };
     let startup = duration(pool.startup_grace);
     let offline = duration(pool.offline_grace);
     let mut lines = vec![
         (
             "agents",
-            format!("{}, named {stem}-..., such as {example}", pool.agent_count),
+            format!(
+                "{}{spares}, named {stem}-..., such as {example}",
+                pool.agent_count
+            ),
         ),
         (
             "azure",

@@ -63,6 +63,7 @@ fn diff_pool(old: &PoolSpec, new: &PoolSpec, lines: &mut Vec<String>) {
         }
     };
     change("agents", &old.agent_count, &new.agent_count);
+    change("spares", &old.spares, &new.spares);
     change("agent prefix", &old.agent_prefix, &new.agent_prefix);
     for (what, from, to) in [
         ("offline grace", old.offline_grace, new.offline_grace),

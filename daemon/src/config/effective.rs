@@ -76,6 +76,7 @@ fn pool(spec: &PoolSpec) -> Pool {
     Pool {
         name: Some(spec.name.clone()),
         agent_count: Some(spec.agent_count),
+        spares: Some(spec.spares),
         agent_prefix: Some(spec.agent_prefix.clone()),
         offline_grace_period: Some(duration(spec.offline_grace)),
         env: Some(

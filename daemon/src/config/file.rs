@@ -56,6 +56,10 @@ pub(super) struct Pool {
     /// How many agents to keep.
     #[schemars(required, range(min = 1, max = 1000))]
     pub(super) agent_count: Option<u32>,
+    /// How many more instances to keep booted, without an agent. When an agent ends, one of them
+    /// becomes its successor at once; Azure knows nothing of them before.
+    #[schemars(range(min = 0, max = 1000), extend("default" = 0))]
+    pub(super) spares: Option<u32>,
     /// The second part of its agents' names. The host's name unless given.
     pub(super) agent_prefix: Option<String>,
     /// How long a registered agent must be offline, without a job, before it is removed.

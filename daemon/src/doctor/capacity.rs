@@ -1,4 +1,4 @@
-//! The host's memory and cores against what all agents may take together.
+//! The host's memory and cores against what all agents and spares may take together.
 
 use crate::pool::spec::PoolSpec;
 
@@ -57,7 +57,7 @@ fn judge_memory(size: &Size, pools: &[PoolSpec]) -> Check {
     let has = bytes as f64 / f64::from(1 << 30);
     let terms = terms(pools, |pool| pool.instance.max_ram_gib, "GiB");
     let finding = format!("agents may take {terms} of {has:.1} GiB");
-    let fix = "lower agentCount or maxRamInGb, then: iapctl config reload";
+    let fix = "lower agentCount, spares or maxRamInGb, then: iapctl config reload";
     // What is left for the host: a tenth.
     if wanted as f64 > has {
         MEMORY.warning(finding, fix)
@@ -94,9 +94,9 @@ fn judge_cores(size: &Size, pools: &[PoolSpec]) -> Check {
 
 /// Returns what limited pools may take together, and the names of those without a limit.
 fn sum(pools: &[PoolSpec], limit: fn(&PoolSpec) -> Option<u32>) -> (u64, Vec<&str>) {
-    let at_work = || pools.iter().filter(|pool| pool.agent_count > 0);
+    let at_work = || pools.iter().filter(|pool| pool.guests() > 0);
     let wanted = at_work()
-        .filter_map(|pool| Some(u64::from(limit(pool)?) * u64::from(pool.agent_count)))
+        .filter_map(|pool| Some(u64::from(limit(pool)?) * u64::from(pool.guests())))
         .sum();
     let unlimited = at_work()
         .filter(|pool| limit(pool).is_none())
@@ -110,14 +110,13 @@ fn terms(pools: &[PoolSpec], limit: fn(&PoolSpec) -> Option<u32>, unit: &str) ->
     let (wanted, _) = sum(pools, limit);
     let terms: Vec<String> = pools
         .iter()
-        .filter(|pool| pool.agent_count > 0)
+        .filter(|pool| pool.guests() > 0)
         .filter_map(|pool| {
-            Some(format!(
-                "{} {} x {}",
-                pool.name,
-                pool.agent_count,
-                limit(pool)?
-            ))
+            let guests = match pool.spares {
+                0 => pool.agent_count.to_string(),
+                spares => format!("({} + {spares} spare)", pool.agent_count),
+            };
+            Some(format!("{} {guests} x {}", pool.name, limit(pool)?))
         })
         .collect();
     match terms.as_slice() {
@@ -170,6 +169,15 @@ mod tests {
         assert_eq!(
             both.finding,
             "agents may take 48 GiB (linux 4 x 8, linux 1 x 16) of 32.0 GiB"
+        );
+        let mut with_spare = of(3, Some(8));
+        with_spare.spares = 1;
+        let judged = judge_memory(&size, &[with_spare]);
+        assert_eq!(judged.severity, Notice);
+        assert!(
+            judged.finding.contains("32 GiB (linux (3 + 1 spare) x 8)"),
+            "{}",
+            judged.finding
         );
     }
 

@@ -1,4 +1,4 @@
-//! Kernel limits that all containers of a host share, against the number of agents.
+//! Kernel limits that all containers of a host share, against the number of agents and spares.
 //!
 //! The root of every container is the same user of the host, and the counters are hierarchical, so
 //! no map of user ids keeps guests apart. Beyond a limit guests boot, fail and vanish without any
@@ -103,7 +103,7 @@ pub(super) fn judge(limits: &Limits, pools: &[PoolSpec]) -> Vec<Check> {
     let agents = pools
         .iter()
         .filter(|pool| pool.instance.kind == InstanceKind::Container)
-        .map(|pool| u64::from(pool.agent_count))
+        .map(|pool| u64::from(pool.guests()))
         .sum();
     let values = [limits.inotify, limits.keys, limits.key_bytes];
     let mut checks: Vec<Check> = LIMITS
@@ -163,7 +163,9 @@ mod tests {
 
     fn pools(containers: u32, vms: u32) -> Vec<PoolSpec> {
         let mut container = pool("c");
-        container.agent_count = containers;
+        // One in four is a spare.
+        container.spares = containers / 4;
+        container.agent_count = containers - container.spares;
         let mut vm = pool("vm");
         vm.agent_count = vms;
         vm.instance.kind = InstanceKind::VirtualMachine;

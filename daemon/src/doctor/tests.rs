@@ -17,6 +17,7 @@ pub(super) fn pool(name: &str) -> PoolSpec {
     PoolSpec {
         name: name.into(),
         agent_count: 2,
+        spares: 0,
         agent_prefix: "h".into(),
         offline_grace: Duration::from_secs(300),
         startup_grace: Duration::from_secs(60),

@@ -89,6 +89,8 @@ pub struct PoolSpec {
     pub name: String,
     /// How many agents to keep, 0 to 1000.
     pub agent_count: u32,
+    /// How many more instances to keep booted and unregistered, 0 to 1000.
+    pub spares: u32,
     /// Second part of agents' names: `agentPrefix`, else the host's name.
     pub agent_prefix: String,
     /// How long a registered agent may be offline before it is reaped.
@@ -107,6 +109,13 @@ pub struct PoolSpec {
     pub reaper_interval: Duration,
     /// Which agents are kept for debugging when they end; none when absent.
     pub keep: Option<KeepSpec>,
+}
+
+impl PoolSpec {
+    /// Returns how many instances the host has to carry for it.
+    pub fn guests(&self) -> u32 {
+        self.agent_count.saturating_add(self.spares)
+    }
 }
 
 /// Which agents are kept for debugging when they end.

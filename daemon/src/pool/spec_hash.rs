@@ -59,6 +59,7 @@ pub(super) mod tests {
         PoolSpec {
             name: "linux".into(),
             agent_count: 2,
+            spares: 0,
             agent_prefix: "build1".into(),
             offline_grace: Duration::from_secs(300),
             startup_grace: Duration::from_secs(60),
@@ -141,6 +142,7 @@ pub(super) mod tests {
     fn counts_graces_intervals_and_credentials_leave_the_hash_alone() {
         let mut other = spec();
         other.agent_count = 9;
+        other.spares = 9;
         other.offline_grace = Duration::ZERO;
         other.startup_grace = Duration::ZERO;
         other.reconcile_interval = Duration::ZERO;

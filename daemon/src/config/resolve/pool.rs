@@ -59,6 +59,7 @@ pub(super) fn resolve(
     PoolSpec {
         keep,
         agent_count: pool.agent_count.unwrap_or_default(),
+        spares: pool.spares.unwrap_or_default(),
         agent_prefix: given_prefix.unwrap_or_else(|| env.host_name.clone()),
         offline_grace: duration(&offline_key, offline_grace, OFFLINE_GRACE, SHORTEST, report),
         startup_grace,

@@ -206,6 +206,8 @@ fn each_wrong_value_is_explained() {
         pool_with("", "").replace("agentCount: 2", "agentCount: -1"),
         pool_with("", "").replace("agentCount: 2", "agentCount: 1001"),
         pool_with("", "").replace("agentCount: 2", "agentCount:"),
+        pool_with("spares: 1001", ""),
+        pool_with("spares: -1", ""),
         pool_with("", "").replace("name: linux", "name: ''"),
         pool_with("", "").replace("name: linux", "name: 9to5"),
         pool_with("", "").replace("name: linux", &format!("name: {}", "x".repeat(49))),
@@ -245,7 +247,7 @@ fn each_wrong_value_is_explained() {
     insta::assert_snapshot!(table.join("\n"), @"
     pools[0].agentcount: unknown key; did you mean `agentCount`?
     pools[0].image: unknown key; it belongs under `incus`
-    pools[0].zzz: unknown key; known here: agentCount, agentPrefix, azure, env, incus, keep, name, offlineGracePeriod
+    pools[0].zzz: unknown key; known here: agentCount, agentPrefix, azure, env, incus, keep, name, offlineGracePeriod, spares
     pools[0].offlineGracePeriod: must be at least 1s
     pools[0].offlineGracePeriod: has an unknown unit ` minutes`; use ms, s, m or h, such as `30s` or `1h30m`
     pools[0].offlineGracePeriod: must be a text, not a list
@@ -274,6 +276,8 @@ fn each_wrong_value_is_explained() {
     pools[0].agentCount: must be a whole number, 1 to 1000, not `-1`
     pools[0].agentCount: must be a whole number, 1 to 1000, not `1001`
     pools[0].agentCount: is missing
+    pools[0].spares: must be a whole number, 0 to 1000, not `1001`
+    pools[0].spares: must be a whole number, 0 to 1000, not `-1`
     pools[0].name: must not be empty
     pools[0].name: must be letters, digits, `-`, `_` or `.`, beginning with a letter and ending with a letter or digit (if the pool has another name in Azure, that goes to `azure.pool`)
     pools[0].name: must not be longer than 48 characters

@@ -176,7 +176,8 @@ fn compare(
     key: &str,
     missing: &mut Vec<String>,
 ) {
-    if let Some(default) = schema.get("default") {
+    // The example suggests a spare, of which the default makes none.
+    if let Some(default) = schema.get("default").filter(|_| key != "pools[0].spares") {
         assert_eq!(serde_json::to_value(value).unwrap(), *default, "{key}");
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {

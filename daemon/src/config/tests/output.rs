@@ -13,6 +13,7 @@ pools:
   incus: {image: runner, projectName: ci, maxCores: 4, maxRamInGb: 8, tmpfsSizeInGb: 2}
 - name: big
   agentCount: 1
+  spares: 1
   agentPrefix: b
   offlineGracePeriod: 90s
   azure: {url: https://dev.azure.com/org, patFile: pat}
@@ -50,7 +51,7 @@ fn the_description_shows_what_would_be_made() {
       graces      1m to come online, 5m offline
       keeps       job-failed, for 30m, at most 1
     pool        big
-      agents      1, named big-b-..., such as big-b-rti2a
+      agents      1 and 1 spare, named big-b-..., such as big-b-rti2a
       azure       pool "big" at https://dev.azure.com/org, token in /etc/iapd/pat
       instances   virtual machines in project default, profiles a, b
       image       vm-runner
@@ -71,6 +72,7 @@ fn the_effective_configuration_has_every_default_and_no_secret() {
     pools:
     - name: linux                                 # line 3
       agentCount: 2                               # line 4
+      spares: 0                                   # default
       agentPrefix: build1.example.com             # default
       offlineGracePeriod: 5m                      # default
       env:
@@ -99,23 +101,24 @@ fn the_effective_configuration_has_every_default_and_no_secret() {
         startupGracePeriod: 1m                    # default
     - name: big                                   # line 9
       agentCount: 1                               # line 10
-      agentPrefix: b                              # line 11
-      offlineGracePeriod: 1m30s                   # line 12
+      spares: 1                                   # line 11
+      agentPrefix: b                              # line 12
+      offlineGracePeriod: 1m30s                   # line 13
       env: {}                                     # default
       azure:
-        url: https://dev.azure.com/org            # line 13
-        patFile: /etc/iapd/pat                    # line 13
+        url: https://dev.azure.com/org            # line 14
+        patFile: /etc/iapd/pat                    # line 14
         pool: big                                 # default
         pollInterval: 10s                         # default
       incus:
-        image: vm-runner                          # line 14
+        image: vm-runner                          # line 15
         projectName: default                      # default
-        profiles:                                 # line 14
+        profiles:                                 # line 15
         - a
         - b
-        vm: true                                  # line 14
-        diskSizeInGb: 50                          # line 14
-        storagePool: fast                         # line 14
+        vm: true                                  # line 15
+        diskSizeInGb: 50                          # line 15
+        storagePool: fast                         # line 15
         startupGracePeriod: 5m                    # default
     daemon:
       reconcileInterval: 5s                       # default
@@ -214,7 +217,7 @@ fn defaults_in_the_schema_are_those_of_the_program() {
     let value: serde_json::Value = serde_yaml::from_str(&effective).unwrap();
     let mut checked = 0;
     compare(file::schema().as_value(), &value, &mut checked);
-    assert!(checked >= 14, "only {checked} defaults were compared");
+    assert!(checked >= 15, "only {checked} defaults were compared");
 }
 
 fn compare(schema: &serde_json::Value, value: &serde_json::Value, checked: &mut usize) {
@@ -235,7 +238,7 @@ fn a_reload_says_what_it_changes() {
     let old = good(TWO_POOLS).spec;
     assert_eq!(diff(&old, &old), Vec::<String>::new());
     let new = TWO_POOLS
-        .replace("agentCount: 2", "agentCount: 4")
+        .replace("agentCount: 2", "agentCount: 4\n  spares: 2")
         .replace("image: runner", "image: newer")
         .replace("when: job-failed", "when: [never-online, job-failed]")
         .replace("s3cret", "n3w")
@@ -243,6 +246,7 @@ fn a_reload_says_what_it_changes() {
         .replace("owner: blue", "owner: green\ndaemon: {reaperInterval: 1m}");
     insta::assert_snapshot!(diff(&old, &good(&new).spec).join("\n"), @"
     pool linux: agents 2 → 4
+    pool linux: spares 0 → 2
     pool linux: reaper interval 30s → 1m
     pool linux: kept for debugging: job-failed, for 30m, at most 1 → job-failed and never-online, for 30m, at most 1
     pool linux: what agents are made of changed; idle agents are replaced, busy ones finish
