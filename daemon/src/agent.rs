@@ -8,7 +8,8 @@
 //!                                └──────────┴─► Unknown ─► Stopping ─► ...
 //! ```
 //!
-//! One that is kept for debugging is `Kept` from its end until its instance is removed.
+//! One that is kept for debugging is `Kept` from its end until its instance is removed. An instance
+//! that waits for an agent's place is `Spare` from its creation on, and goes on as `Registering`.
 //!
 //! This module knows the names of the facts and how states follow from them. It does no I/O and
 //! reads no clock.
@@ -34,6 +35,9 @@ pub mod key {
     pub const POOL: &str = "user.iapd.pool";
     /// Hash of what it was built from.
     pub const SPEC: &str = "user.iapd.spec";
+    /// Set from its creation on, and until its registration exists, on one that becomes an agent
+    /// only when it is needed.
+    pub const SPARE: &str = "user.iapd.spare";
     /// Set once its registration exists.
     pub const AZURE_AGENT_ID: &str = "user.iapd.azure-agent-id";
     /// Organisation URL of that registration, for pools that left the configuration.
@@ -137,6 +141,8 @@ pub struct InstanceFacts {
     pub spec: String,
     /// Value of [`key::AZURE_AGENT_ID`].
     pub azure_agent_id: Option<i64>,
+    /// It has [`key::SPARE`], and no registration was noted on it.
+    pub spare: bool,
     /// Value of [`key::DRAIN`].
     pub drain: Drain,
     /// The wish that it stays for debugging.
@@ -153,12 +159,14 @@ impl InstanceFacts {
     /// Reads the facts off an instance.
     pub fn of(instance: &incus::Instance) -> Self {
         let value = |key: &str| instance.config.get(key).map(String::as_str);
+        let azure_agent_id = value(key::AZURE_AGENT_ID).and_then(|id| id.parse().ok());
         Self {
             name: instance.name.clone(),
             status: instance.status,
             status_text: instance.status_text.clone(),
             spec: value(key::SPEC).unwrap_or_default().to_owned(),
-            azure_agent_id: value(key::AZURE_AGENT_ID).and_then(|id| id.parse().ok()),
+            azure_agent_id,
+            spare: azure_agent_id.is_none() && value(key::SPARE).is_some(),
             drain: Drain::parse(value(key::DRAIN)),
             keep: Keep::read(value),
             image: value(key::BASE_IMAGE).unwrap_or_default().to_owned(),
@@ -251,6 +259,8 @@ pub enum AgentState {
     Stuck,
     /// Its agent has ended; its instance stays for a while, for debugging.
     Kept,
+    /// Not an agent, but an instance that becomes one when it is needed.
+    Spare,
 }
 
 impl AgentState {
@@ -281,6 +291,7 @@ impl AgentState {
             Self::Unknown => "unknown",
             Self::Stuck => "stuck",
             Self::Kept => "kept",
+            Self::Spare => "spare",
         }
     }
 }
@@ -290,6 +301,8 @@ impl AgentState {
 pub enum Doing {
     /// Creating, registering and starting it.
     Launch,
+    /// Creating an instance that becomes an agent when it is needed.
+    Spare,
     /// Disabling it and, when it has no job, stopping its listener.
     Leave,
     /// Stopping and deleting its instance.
@@ -317,6 +330,8 @@ pub struct Evidence<'a> {
     pub was_online: bool,
     /// Since when its instance shows `Ready`.
     pub ready_since: Option<Instant>,
+    /// It was made to become an agent when it is needed, and is not registered.
+    pub spare: bool,
     /// Its deletion keeps failing.
     pub stuck: bool,
     /// The moment to judge for.
@@ -328,11 +343,15 @@ pub fn state(evidence: &Evidence<'_>) -> AgentState {
     let Some(instance) = evidence.instance else {
         return match evidence.doing {
             Some(Doing::Launch) => AgentState::Creating,
+            Some(Doing::Spare) => AgentState::Spare,
             _ => AgentState::Deregistering,
         };
     };
     if evidence.stuck {
         return AgentState::Stuck;
+    }
+    if evidence.spare && evidence.doing != Some(Doing::Launch) {
+        return AgentState::Spare;
     }
     if evidence.doing == Some(Doing::Remove) {
         return AgentState::Stopping;

@@ -12,7 +12,7 @@ use clap::Parser;
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -31,6 +31,7 @@ use crate::intents::Intents;
 use crate::logind::Logind;
 use crate::metrics::Metrics;
 use crate::pool::apply::AgentVersions;
+use crate::pool::gate::Gate;
 use crate::pool::reconciler::Shared;
 use crate::provision::Provisioner;
 use crate::registration::KeyStock;
@@ -268,7 +269,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
             let shared = Shared {
                 owner,
                 incus,
-                gate: Arc::new(Semaphore::new(cores)),
+                gate: Arc::new(Gate::new(cores)),
                 gate_width: cores,
                 keys,
                 versions: Arc::new(AgentVersions::default()),

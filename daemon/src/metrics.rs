@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::agent::AgentState;
 use crate::calls::{CallOutcome, CallReport};
 use crate::pool::status::PoolStatus;
 
@@ -54,6 +55,7 @@ struct AzureLabel {
 pub struct Metrics {
     registry: Registry,
     created: Family<PoolLabel, Counter>,
+    promoted: Family<PoolLabel, Counter>,
     launch_failures: Family<ReasonLabel, Counter>,
     action_failures: Family<ReasonLabel, Counter>,
     reaped: Family<ReasonLabel, Counter>,
@@ -62,6 +64,7 @@ pub struct Metrics {
     online: Family<PoolLabel, Histogram>,
     calls: Family<CallLabel, Counter>,
     agents: Family<StateLabel, Gauge>,
+    spares: Family<PoolLabel, Gauge>,
     wanted: Family<PoolLabel, Gauge>,
     paused: Family<PoolLabel, Gauge>,
     launches_braked: Family<PoolLabel, Gauge>,
@@ -79,6 +82,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("iapd"),
             created: Family::default(),
+            promoted: Family::default(),
             launch_failures: Family::default(),
             action_failures: Family::default(),
             reaped: Family::default(),
@@ -87,6 +91,7 @@ impl Default for Metrics {
             online: Family::new_with_constructor(histogram),
             calls: Family::default(),
             agents: Family::default(),
+            spares: Family::default(),
             wanted: Family::default(),
             paused: Family::default(),
             launches_braked: Family::default(),
@@ -112,8 +117,13 @@ impl Metrics {
         );
         r.register("agents_created", "Agents started", self.created.clone());
         r.register(
+            "spares_promoted",
+            "Agents of those that were started in a spare",
+            self.promoted.clone(),
+        );
+        r.register(
             "agent_launch_failures",
-            "Agents that failed to start, by reason",
+            "Agents that failed to start, and spares, by reason",
             self.launch_failures.clone(),
         );
         r.register(
@@ -149,6 +159,11 @@ impl Metrics {
             self.calls.clone(),
         );
         r.register("agents", "Agents by state", self.agents.clone());
+        r.register(
+            "spares",
+            "Spares, those that are being made included",
+            self.spares.clone(),
+        );
         r.register(
             "agents_wanted",
             "Number of agents the pool keeps now; 0 while it is paused",
@@ -204,6 +219,11 @@ impl Metrics {
     /// An agent was started.
     pub fn agent_created(&self, pool: &str) {
         self.created.get_or_create(&label(pool)).inc();
+    }
+
+    /// A spare became an agent.
+    pub fn spare_promoted(&self, pool: &str) {
+        self.promoted.get_or_create(&label(pool)).inc();
     }
 
     /// An agent failed to start.
@@ -264,6 +284,7 @@ impl Metrics {
     /// Returns everything as Prometheus reads it. Gauges are made from the pools as they are.
     pub fn encode(&self, pools: &[std::sync::Arc<PoolStatus>]) -> Result<String, std::fmt::Error> {
         self.agents.clear();
+        self.spares.clear();
         self.wanted.clear();
         self.paused.clear();
         self.launches_braked.clear();
@@ -274,7 +295,13 @@ impl Metrics {
         self.credential_rejected.clear();
         for pool in pools {
             let name = &pool.spec.name;
-            for agent in &pool.agents {
+            let (spares, agents): (Vec<_>, Vec<_>) = pool
+                .agents
+                .iter()
+                .partition(|agent| agent.state == AgentState::Spare);
+            let spares = i64::try_from(spares.len()).unwrap_or(i64::MAX);
+            self.spares.get_or_create(&label(name)).set(spares);
+            for agent in agents {
                 let state = agent.state.as_str();
                 self.agents
                     .get_or_create(&StateLabel {

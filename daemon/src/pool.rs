@@ -21,6 +21,7 @@ pub mod breaker;
 pub mod command;
 pub mod ending;
 pub mod events;
+pub mod gate;
 pub mod host_limit;
 pub mod in_flight;
 pub mod ledger;

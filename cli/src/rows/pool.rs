@@ -34,6 +34,7 @@ pub(crate) struct Pool {
     wanted: u32,
     wait_reasons: Vec<String>,
     job_waits: Option<JobWaits>,
+    spares: u32,
 }
 
 #[derive(Serialize, PartialEq, Clone, Default)]
@@ -45,6 +46,7 @@ struct Counts {
     troubled: u32,
     outdated: u32,
     kept: u32,
+    spare: u32,
 }
 
 #[derive(Serialize, PartialEq, Clone)]
@@ -113,6 +115,7 @@ impl From<v1::Pool> for Pool {
             wanted: pool.wanted,
             wait_reasons: pool.wait_reasons,
             job_waits: pool.job_waits.map(JobWaits::from),
+            spares: pool.spares,
         }
     }
 }
@@ -127,6 +130,7 @@ impl From<v1::AgentCounts> for Counts {
             troubled,
             outdated,
             kept,
+            spare,
         } = counts;
         Self {
             busy,
@@ -136,6 +140,7 @@ impl From<v1::AgentCounts> for Counts {
             troubled,
             outdated,
             kept,
+            spare,
         }
     }
 }
@@ -340,6 +345,7 @@ impl Row for Pool {
         if wide {
             columns.extend([
                 number("LEAVING"),
+                number("SPARE"),
                 number("KEPT"),
                 number("TROUBLED"),
                 column("PROJECT"),
@@ -379,6 +385,7 @@ impl Row for Pool {
             };
             cells.extend([
                 counts.leaving.to_string(),
+                counts.spare.to_string(),
                 counts.kept.to_string(),
                 counts.troubled.to_string(),
                 or_nothing(self.project.as_deref()),
@@ -429,6 +436,10 @@ impl Show for Pool {
                 ),
             ),
         ];
+        if self.spares > 0 || counts.spare > 0 {
+            let text = format!("{} of {}, unknown to Azure", counts.spare, self.spares);
+            lines.push(("spares", text));
+        }
         if let Some(paused) = self.paused(now) {
             lines.insert(2, ("why", paused));
         }

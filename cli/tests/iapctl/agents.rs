@@ -1,9 +1,10 @@
 //! `agents`, but for `drain`.
 
+use iap_common::v1::{Agent, AgentState};
 use insta::assert_snapshot;
 use tonic::Status;
 
-use super::data::answers;
+use super::data::{agent, answers};
 use super::fake::{Answers, Beat, Fake, stopping};
 use super::run::iapctl;
 
@@ -43,6 +44,38 @@ fn an_agent_is_shown_with_its_job() {
     image          9fd8d5c0ffee (outdated)
     instance       Running, project default
     azure          online, id 41
+    ");
+}
+
+#[test]
+fn a_spare_is_listed_as_one_and_azure_does_not_know_it() {
+    let spare = Agent {
+        azure_agent_id: 0,
+        azure_status: String::new(),
+        detail: "becomes an agent when one ends".to_owned(),
+        ..agent("linux-h1-s9a1e", AgentState::Spare)
+    };
+    let fake = Fake::start(Answers {
+        agents: vec![spare],
+        ..answers()
+    });
+    assert_snapshot!(iapctl(&fake, "agents ls"), @"
+    AGENT           POOL   STATE  AGE  JOB  RUN  IMAGE
+    linux-h1-s9a1e  linux  spare   2m  -      -  9fd8d5c0ffee
+    ");
+    assert_snapshot!(iapctl(&fake, "agents show linux-h1-s9a1e"), @"
+    agent     linux-h1-s9a1e
+    pool      linux
+    state     spare
+    detail    becomes an agent when one ends
+    age       2m
+    image     9fd8d5c0ffee
+    instance  Running, project default
+    azure     not registered
+    ");
+    assert_snapshot!(iapctl(&fake, "pools recycle linux --dry-run"), @"
+    AGENT           STATE  WOULD                JOB  FOR
+    linux-h1-s9a1e  spare  be made anew at once  -    -
     ");
 }
 

@@ -50,9 +50,11 @@ pub(crate) fn pools() -> Vec<Pool> {
             busy: 6,
             idle: 2,
             outdated: 1,
+            spare: 1,
             ..AgentCounts::default()
         }),
         agent_count: 8,
+        spares: 1,
         wanted: 8,
         image: Some(PoolImage {
             alias: "linux".to_owned(),

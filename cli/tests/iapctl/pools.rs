@@ -20,8 +20,8 @@ fn pools_are_listed_with_what_is_wrong() {
 fn the_wide_list_has_more_columns_and_absolute_times() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "pools ls -o wide --no-headers"), @"
-    linux     ok        6  2  0  8  3  6m10s  linux@9fd8d5c0ffee  1/8  0  0  0  default  container        Linux builders  4.275.0  [time]  [time]  -
-    linux-vm  degraded  1  0  2  4  -      -  linux-vm (missing)    0  0  0  0  -        virtual-machine  -               -        -                     -                     12s ago  storage pool full: no space left on device (breaker: retry in 47s) (+1 more)
+    linux     ok        6  2  0  8  3  6m10s  linux@9fd8d5c0ffee  1/8  0  1  0  0  default  container        Linux builders  4.275.0  [time]  [time]  -
+    linux-vm  degraded  1  0  2  4  -      -  linux-vm (missing)    0  0  0  0  0  -        virtual-machine  -               -        -                     -                     12s ago  storage pool full: no space left on device (breaker: retry in 47s) (+1 more)
     ");
 }
 
@@ -57,7 +57,8 @@ fn json_has_a_version_and_the_names_of_the_interface() {
             "leaving": 0,
             "troubled": 0,
             "outdated": 1,
-            "kept": 0
+            "kept": 0,
+            "spare": 1
           },
           "agent_count": 8,
           "problems": [],
@@ -112,7 +113,8 @@ fn json_has_a_version_and_the_names_of_the_interface() {
           "job_waits": {
             "p95_seconds": 370.0,
             "jobs": 42
-          }
+          },
+          "spares": 1
         },
         {
           "name": "linux-vm",
@@ -124,7 +126,8 @@ fn json_has_a_version_and_the_names_of_the_interface() {
             "leaving": 0,
             "troubled": 0,
             "outdated": 0,
-            "kept": 0
+            "kept": 0,
+            "spare": 0
           },
           "agent_count": 4,
           "problems": [
@@ -162,7 +165,8 @@ fn json_has_a_version_and_the_names_of_the_interface() {
           "count_override": null,
           "wanted": 4,
           "wait_reasons": [],
-          "job_waits": null
+          "job_waits": null,
+          "spares": 0
         }
       ]
     }
@@ -197,6 +201,7 @@ fn a_pool_is_shown_with_all_that_is_known() {
     pool         linux
     state        ok
     agents       8 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated, 0 kept
+    spares       1 of 1, unknown to Azure
     queued       3 jobs wait for an agent
                  at capacity: all 8 agents are busy
     waits        95 % of the jobs 6m10s or less; 42 jobs, of the last hour and waiting now
@@ -247,6 +252,7 @@ fn a_pool_in_yaml_has_the_same_fields() {
       troubled: 0
       outdated: 1
       kept: 0
+      spare: 1
     agent_count: 8
     problems: []
     image:
@@ -286,6 +292,7 @@ fn a_pool_in_yaml_has_the_same_fields() {
     job_waits:
       p95_seconds: 370.0
       jobs: 42
+    spares: 1
     ");
 }
 

@@ -7,6 +7,7 @@ fn instance(status: incus::Status, marked: bool) -> InstanceFacts {
         status_text: String::new(),
         spec: "s".into(),
         azure_agent_id: marked.then_some(7),
+        spare: false,
         drain: Drain::No,
         image: "i".into(),
         created_at: None,
@@ -201,11 +202,54 @@ async fn states_follow_from_what_is_seen() {
             doing: *doing,
             was_online: *was_online,
             ready_since: rang.map(|ago| now - Duration::from_secs(ago)),
+            spare: false,
             stuck: false,
             now,
         };
         assert_eq!(state(&evidence), *expected, "row {number}");
     }
+}
+
+#[test]
+fn a_spare_is_no_agent_whatever_happens_to_it_until_it_becomes_one() {
+    use incus::Status::{Frozen, Running, Starting, Stopped};
+    let state_of = |status: Option<incus::Status>, doing| {
+        let instance = status.map(|status| instance(status, false));
+        state(&Evidence {
+            instance: instance.as_ref(),
+            registration: None,
+            doing,
+            was_online: false,
+            ready_since: None,
+            spare: true,
+            stuck: false,
+            now: Instant::now(),
+        })
+    };
+    assert_eq!(state_of(None, Some(Doing::Spare)), AgentState::Spare);
+    for status in [Starting, Running, Frozen, Stopped] {
+        for doing in [None, Some(Doing::Spare), Some(Doing::Remove)] {
+            let state = state_of(Some(status), doing);
+            assert_eq!(state, AgentState::Spare, "{status:?} {doing:?}");
+            assert!(!state.holds_slot());
+        }
+    }
+    let promoted = state_of(Some(Running), Some(Doing::Launch));
+    assert_eq!(promoted, AgentState::Registering);
+}
+
+#[test]
+fn an_instance_whose_registration_is_noted_is_no_spare() {
+    let bare = serde_json::json!({"name": "p-h-abcde", "status_code": 103});
+    let mut instance: incus::Instance = serde_json::from_value(bare).unwrap();
+    let facts = |instance: &incus::Instance| InstanceFacts::of(instance);
+    assert!(!facts(&instance).spare);
+    instance.config.insert(key::SPARE.into(), "true".into());
+    assert!(facts(&instance).spare);
+    instance
+        .config
+        .insert(key::AZURE_AGENT_ID.into(), "7".into());
+    assert!(!facts(&instance).spare);
 }
 
 #[test]

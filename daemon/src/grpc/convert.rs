@@ -61,6 +61,7 @@ pub(super) fn pool(status: &PoolStatus, intent: &Effective) -> v1::Pool {
         state: state.into(),
         counts: Some(counts(&status.agents)),
         agent_count: if status.removed { 0 } else { spec.agent_count },
+        spares: if status.removed { 0 } else { spec.spares },
         problems: status.problems.clone(),
         image: Some(v1::PoolImage {
             alias: spec.instance.image.clone(),
@@ -99,11 +100,16 @@ pub(super) fn pool(status: &PoolStatus, intent: &Effective) -> v1::Pool {
 
 fn counts(agents: &[AgentStatus]) -> v1::AgentCounts {
     let mut counts = v1::AgentCounts::default();
+    let (spares, agents): (Vec<_>, Vec<_>) = agents
+        .iter()
+        .partition(|agent| agent.state == AgentState::Spare);
+    counts.spare = u32::try_from(spares.len()).unwrap_or(u32::MAX);
     for agent in agents {
         counts.outdated += u32::from(agent.outdated);
         match agent.state {
             AgentState::Unknown | AgentState::Stuck => counts.troubled += 1,
             AgentState::Kept => counts.kept += 1,
+            AgentState::Spare => {} // Counted.
             AgentState::Busy => counts.busy += 1,
             AgentState::Finishing | AgentState::Stopping | AgentState::Deregistering => {
                 counts.leaving += 1;
@@ -178,6 +184,7 @@ pub(super) fn agent(pool: &PoolStatus, agent: &AgentStatus) -> v1::Agent {
         AgentState::Unknown => v1::AgentState::Unknown,
         AgentState::Stuck => v1::AgentState::Stuck,
         AgentState::Kept => v1::AgentState::Kept,
+        AgentState::Spare => v1::AgentState::Spare,
     };
     let azure_status = match agent.online {
         Some(true) => "online",

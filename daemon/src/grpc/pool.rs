@@ -61,6 +61,7 @@ impl Services {
                 name: spec.name.clone(),
                 state: v1::PoolState::Starting.into(),
                 agent_count: spec.agent_count,
+                spares: spec.spares,
                 counts: Some(v1::AgentCounts::default()),
                 problems: self.incus.borrow().problem().into_iter().collect(),
                 image: Some(v1::PoolImage {

@@ -12,8 +12,10 @@ use crate::registration::{BundleError, KeyError, KeyStock};
 use crate::store::evidence::Evidence;
 
 use super::azure_link::AzureLink;
+use super::gate::Gate;
 use super::spec::PoolSpec;
 
+mod create;
 pub mod evidence;
 pub(in crate::pool) mod instance;
 pub mod keep;
@@ -21,6 +23,7 @@ pub mod launch;
 pub mod leave;
 pub mod note;
 pub mod remove;
+pub mod spare;
 
 /// What all actions of a pool work with.
 pub struct Context {
@@ -38,8 +41,8 @@ pub struct Context {
     pub restrictions: Option<Restrictions>,
     /// The pool's Azure side.
     pub link: AzureLink,
-    /// Lets so many creations at a time through, first come first served.
-    pub gate: Arc<Semaphore>,
+    /// Lets so many creations at a time through.
+    pub gate: Arc<Gate>,
     /// The same for this pool's launches alone.
     pub own_gate: Arc<Semaphore>,
     /// Ready-made keys.
@@ -170,6 +173,11 @@ impl ApplyError {
     /// Wraps an Azure error with what was being done.
     pub fn azure(doing: &'static str) -> impl FnOnce(AzureError) -> Self {
         move |source| Self::Azure { doing, source }
+    }
+
+    /// Returns whether Azure is the reason: nothing is wrong with the instance.
+    pub fn is_azures(&self) -> bool {
+        matches!(self, Self::Azure { .. } | Self::NoPool)
     }
 
     /// Returns a word for metrics.

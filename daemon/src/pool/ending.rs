@@ -183,7 +183,7 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
         Some(ReapReason::LaunchFailed) => return EndReason::LaunchFailed,
         Some(ReapReason::Surplus) => return EndReason::Surplus,
         Some(ReapReason::NotLeaving) => return at.why_it_left(),
-        Some(ReapReason::Outdated) => return EndReason::Outdated,
+        Some(ReapReason::Outdated | ReapReason::Aged) => return EndReason::Outdated,
         Some(ReapReason::Requested) => return EndReason::Requested,
         // Stopped after it had ended well: the rest says more.
         Some(ReapReason::Stopped | ReapReason::KeepOver) | None => {}

@@ -52,7 +52,7 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// Records the beginning of an action. A launch brings its turn.
+    /// Records the beginning of an action. A launch brings its turn, and so does a spare.
     pub fn begin(&mut self, name: &str, doing: Doing, turn: Option<Turn>, now: Instant) {
         self.flights.insert(
             name.to_owned(),
@@ -69,6 +69,13 @@ impl InFlight {
         self.flights.remove(name).map(|flight| flight.since)
     }
 
+    /// Returns whether an action that is to wait for its turn still does.
+    pub fn waits(&self, name: &str) -> bool {
+        let flight = self.flights.get(name);
+        let turn = flight.and_then(|flight| flight.turn.as_ref());
+        turn.is_some_and(Turn::is_waiting)
+    }
+
     /// Returns what is being done to an agent.
     pub fn doing(&self, name: &str) -> Option<Doing> {
         self.flights.get(name).map(|flight| flight.doing)
@@ -81,9 +88,18 @@ impl InFlight {
 
     /// Returns the launches, and whether each still waits for its turn.
     pub fn launches(&self) -> Vec<(&str, bool)> {
+        self.turns(Doing::Launch)
+    }
+
+    /// Returns the spares that are being made, and whether each still waits for its turn.
+    pub fn spares(&self) -> Vec<(&str, bool)> {
+        self.turns(Doing::Spare)
+    }
+
+    fn turns(&self, doing: Doing) -> Vec<(&str, bool)> {
         self.flights
             .iter()
-            .filter(|(_, flight)| flight.doing == Doing::Launch)
+            .filter(|(_, flight)| flight.doing == doing)
             .map(|(name, flight)| {
                 (
                     name.as_str(),

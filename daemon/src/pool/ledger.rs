@@ -30,6 +30,10 @@ pub struct Entry {
     pub registration: Option<RegistrationFacts>,
     /// Its create operation is known to have ended: it may be touched.
     pub settled: bool,
+    /// It was made to become an agent when it is needed; see [`Self::is_spare`].
+    pub spare: bool,
+    /// Since when it is known to run as a spare.
+    pub spare_since: Option<Instant>,
     /// Azure's id, from the marker or from our own call.
     pub azure_agent_id: Option<i64>,
     /// Since when it is known to be registered.
@@ -54,7 +58,7 @@ pub struct Entry {
     pub left_at: Option<Instant>,
     /// How often it was.
     pub leaves: u32,
-    /// Its launch failed after it was registered.
+    /// Its launch failed after it was registered; or it is a spare, and nothing will come of it.
     pub launch_failed: bool,
     /// A removal was called off for want of proof: only the long patience counts.
     pub doubted: bool,
@@ -98,6 +102,8 @@ impl Entry {
             instance: None,
             registration: None,
             settled: false,
+            spare: false,
+            spare_since: None,
             azure_agent_id: None,
             registered_since: None,
             lists_since_registered: 0,
@@ -128,6 +134,12 @@ impl Entry {
             was_disabled_by_others: false,
             past: Past::default(),
         }
+    }
+
+    /// Returns whether it is no agent, but waits to become one. One whose registration exists is
+    /// an agent, even if that is not noted on it.
+    pub fn is_spare(&self) -> bool {
+        self.spare && self.azure_agent_id.is_none()
     }
 
     /// Returns the wish to go, from the instance or not there yet.
@@ -302,6 +314,10 @@ impl Ledger {
 impl Entry {
     fn see_instance(&mut self, facts: &InstanceFacts, now: Instant) {
         self.had_instance = true;
+        self.spare = facts.spare;
+        if facts.spare && facts.status.is_running() {
+            self.spare_since.get_or_insert(now);
+        }
         if let Some(id) = facts.azure_agent_id {
             self.azure_agent_id = Some(id);
             self.registered_since.get_or_insert(now);

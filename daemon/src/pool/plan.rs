@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::agent::{self, AgentState, Doing, Drain, Evidence, Keep};
+use crate::agent::{self, AgentState, Doing, Drain, Evidence};
 use crate::incus;
 
 use super::breaker::Allowance;
@@ -19,14 +19,19 @@ use super::in_flight::InFlight;
 use super::ledger::{Entry, Ledger};
 use super::spec::KeepSpec;
 
+mod action;
 mod keep;
 mod reasons;
 mod slots;
+mod spares;
 
+pub use action::Action;
 use keep::Room;
 pub use keep::Staying;
 pub use reasons::{DrainReason, Proof, ReapReason};
 use slots::Slots;
+use spares::Spares;
+pub use spares::is_proven as is_proven_spare;
 
 /// What a new agent may take beyond `startupGracePeriod` before it counts as never come online:
 /// Azure's own view of it lags.
@@ -43,123 +48,13 @@ const LEAVES: u32 = 4;
 /// Failed removals in a row after which an agent is called stuck and gives its slot up.
 const STUCK_AFTER: u32 = 3;
 
-/// One thing to do to one agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Register and start the agent of an instance that is there.
-    Adopt {
-        /// The agent.
-        name: String,
-    },
-    /// Give up a launch that waits for its turn.
-    CancelLaunch {
-        /// The agent.
-        name: String,
-    },
-    /// Write the wish to go onto the instance.
-    NoteDrain {
-        /// The agent.
-        name: String,
-        /// How urgent.
-        drain: Drain,
-        /// Why.
-        reason: DrainReason,
-    },
-    /// Answer the doorbell: the machine may go.
-    AnswerDoorbell {
-        /// The agent.
-        name: String,
-        /// What there is to be known of its end is known.
-        heard: bool,
-        /// It would be kept for debugging if the pool did not keep others.
-        no_room: bool,
-    },
-    /// Take in how an agent ended, while its machine waits for the answer.
-    Hear {
-        /// The agent.
-        name: String,
-        /// Azure's id.
-        azure_agent_id: i64,
-    },
-    /// Make its instance stay for debugging.
-    Keep {
-        /// The agent.
-        name: String,
-        /// Azure's id, if it is registered.
-        azure_agent_id: Option<i64>,
-        /// Until when, and why.
-        keep: Keep,
-        /// The wish to go that comes with it.
-        drain: Drain,
-        /// How.
-        staying: Staying,
-    },
-    /// Disable it in Azure; when it has no job, stop its listener.
-    Leave {
-        /// The agent.
-        name: String,
-        /// Azure's id.
-        azure_agent_id: i64,
-    },
-    /// Stop and delete its instance.
-    Remove {
-        /// The agent.
-        name: String,
-        /// Azure's id, if it is registered.
-        azure_agent_id: Option<i64>,
-        /// Why.
-        reason: ReapReason,
-        /// What has to be shown first.
-        proof: Proof,
-    },
-    /// Delete the registration of an agent whose instance is gone.
-    Deregister {
-        /// The agent.
-        name: String,
-        /// Azure's id.
-        azure_agent_id: i64,
-        /// No instance of it was ever seen here.
-        ghost: bool,
-    },
-}
-
-impl Action {
-    /// Returns the agent it is about.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Adopt { name }
-            | Self::CancelLaunch { name }
-            | Self::NoteDrain { name, .. }
-            | Self::AnswerDoorbell { name, .. }
-            | Self::Hear { name, .. }
-            | Self::Keep { name, .. }
-            | Self::Leave { name, .. }
-            | Self::Remove { name, .. }
-            | Self::Deregister { name, .. } => name,
-        }
-    }
-
-    /// Returns what the agent shows while it is in flight.
-    pub fn doing(&self) -> Doing {
-        match self {
-            Self::Adopt { .. } | Self::CancelLaunch { .. } => Doing::Launch,
-            Self::NoteDrain { .. } | Self::AnswerDoorbell { .. } | Self::Hear { .. } => Doing::Note,
-            Self::Keep { .. } => Doing::Keep,
-            Self::Leave { .. } => Doing::Leave,
-            Self::Remove {
-                proof: Proof::None, ..
-            } => Doing::Remove,
-            Self::Remove { .. } => Doing::Judge,
-            Self::Deregister { .. } => Doing::Deregister,
-        }
-    }
-}
-
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// New agents to launch, under names of the caller's choice.
     pub launch: usize,
+    /// Whether to make a spare, under a name of the caller's choice.
+    pub spare: bool,
     /// What to do to agents that are there.
     pub actions: Vec<Action>,
 }
@@ -169,6 +64,8 @@ pub struct Plan {
 pub struct Situation<'a> {
     /// How many agents are wanted; 0 when the pool is draining or paused.
     pub wanted: usize,
+    /// How many spares are, while agents are wanted.
+    pub spares: usize,
     /// An operator paused the pool or the host.
     pub paused: bool,
     /// The pool left the configuration.
@@ -205,6 +102,7 @@ pub fn state_of(entry: &Entry, doing: Option<Doing>, now: Instant) -> AgentState
         doing,
         was_online: entry.was_online,
         ready_since: entry.ready_since,
+        spare: entry.is_spare(),
         stuck: entry.removal_failures >= STUCK_AFTER,
         now,
     })
@@ -237,15 +135,19 @@ pub fn plan(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight) ->
                 .extend(action.map(|action| keep::instead(situation, entry, action, &mut room)));
         }
     }
-    adjust_count(situation, ledger, in_flight, &mut plan);
+    let slots = Slots::count(situation, ledger, in_flight, &plan);
+    let mut spares = Spares::count(situation, ledger, in_flight, &plan);
+    adjust_count(situation, &slots, &mut spares, &mut plan);
+    spares.adjust(situation, &slots, &mut plan);
     plan
 }
 
-/// Returns whether all agents that are wanted are there and online: nothing is being tried, so
-/// nothing fails any more.
+/// Returns whether all agents that are wanted are there and online, and spares have lasted:
+/// nothing is being tried, so nothing fails any more.
 pub fn is_settled(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight) -> bool {
     let slots = Slots::count(situation, ledger, in_flight, &Plan::default());
-    situation.incus_seen && slots.online >= situation.wanted
+    let spares = Spares::count(situation, ledger, in_flight, &Plan::default());
+    situation.incus_seen && slots.online >= situation.wanted && spares.are_proven()
 }
 
 /// Returns whether a registration of ours is online that has no instance here: another host
@@ -317,6 +219,13 @@ fn act_on(
             .down_since
             .is_some_and(|since| now.duration_since(since) >= grace)
     };
+    let is_moving = matches!(
+        instance.status,
+        incus::Status::Starting | incus::Status::Stopping | incus::Status::Stopped
+    );
+    if entry.is_spare() && !is_moving {
+        return spares::unwanted(situation, entry).and_then(|reason| remove(reason, Proof::None));
+    }
     match instance.status {
         incus::Status::Stopped if down_for(STOPPED_GRACE) => {
             return remove(ReapReason::Stopped, Proof::None);
@@ -470,8 +379,7 @@ fn deregister(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool)
 }
 
 /// Brings the number of agents to what is wanted, and old ones up to date, idle ones only.
-fn adjust_count(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight, plan: &mut Plan) {
-    let slots = Slots::count(situation, ledger, in_flight, plan);
+fn adjust_count(situation: &Situation<'_>, slots: &Slots, spares: &mut Spares, plan: &mut Plan) {
     let staying = slots.staying();
     if staying > situation.wanted {
         let mut surplus = staying - situation.wanted;
@@ -492,13 +400,18 @@ fn adjust_count(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlight
         }
         return;
     }
-    if slots.held() < situation.wanted && situation.azure_usable && situation.image.is_some() {
+    if slots.held() < situation.wanted && situation.azure_usable {
         let missing = situation.wanted - slots.held();
-        plan.launch = match situation.launches {
+        let begin = match situation.launches {
             Allowance::All => missing,
             Allowance::One => usize::from(slots.launching == 0 && slots.unproven == 0),
             Allowance::Nothing => 0,
         };
+        let promoted = spares.promote(begin);
+        if situation.image.is_some() {
+            plan.launch = begin - promoted.len();
+        }
+        plan.actions.extend(promoted);
     }
     if situation.launches != Allowance::All {
         // They would only fail as well. One that waits may be the one try.

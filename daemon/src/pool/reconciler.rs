@@ -31,6 +31,7 @@ use super::apply::{AgentVersions, Context};
 use super::azure_link::{AzureLink, AzureView};
 use super::breaker::Breaker;
 use super::command::PoolCommand;
+use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::ledger::Ledger;
 use super::observe::Observation;
@@ -48,6 +49,7 @@ mod look;
 mod report;
 mod requests;
 mod room;
+mod spare;
 mod waker;
 
 use requests::Requests;
@@ -85,7 +87,7 @@ pub struct Shared {
     /// The Incus server.
     pub incus: Incus,
     /// Lets so many creations at a time through.
-    pub gate: Arc<Semaphore>,
+    pub gate: Arc<Gate>,
     /// How many that are.
     pub gate_width: usize,
     /// Ready-made keys.
@@ -372,7 +374,7 @@ impl Reconciler {
                 let state = plan::state_of(entry, None, now);
                 matches!(
                     state,
-                    AgentState::Idle | AgentState::Busy | AgentState::Kept
+                    AgentState::Idle | AgentState::Busy | AgentState::Kept | AgentState::Spare
                 )
             })
     }
@@ -438,6 +440,7 @@ impl Reconciler {
         let spec = &self.order.spec;
         let situation = Situation {
             wanted: self.wanted() as usize,
+            spares: spec.spares as usize,
             paused: self.intent.pause.is_some(),
             removed: self.order.removed,
             spec_hash: &self.spec_hash,
@@ -465,7 +468,7 @@ impl Reconciler {
                 // A job may take hours.
                 || (entry.drain().leaves()
                     && entry.instance.is_some()
-                    && !matches!(state, AgentState::Busy | AgentState::Kept))
+                    && !matches!(state, AgentState::Busy | AgentState::Kept | AgentState::Spare))
                 || (state == AgentState::Kept
                     && entry.deregistered_at.is_none()
                     && entry.registration.as_ref().is_some_and(|r| r.job.is_none()))

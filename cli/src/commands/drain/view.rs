@@ -43,6 +43,7 @@ pub(in crate::commands) fn replacements(agents: Vec<Agent>) -> Vec<Forecast> {
     let would = |agent: &Agent| match (agent.is_busy(), agent.state.as_str()) {
         (true, _) => "be replaced when its job ends",
         (_, "idle" | "starting" | "registering") => "be replaced when its turn comes",
+        (_, "spare") => "be made anew at once",
         _ => "go on as it is",
     };
     forecast(agents, would)

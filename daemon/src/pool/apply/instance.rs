@@ -11,8 +11,12 @@ use super::{ApplyError, Context};
 /// Incus can size a tmpfs device; 6.0 LTS cannot.
 const TMPFS_EXTENSION: &str = "container_disk_tmpfs";
 
-/// Builds the request for an agent's instance.
-pub(super) async fn new_instance(context: &Context, name: &str) -> Result<NewInstance, ApplyError> {
+/// Builds the request for an agent's instance, or for a spare one.
+pub(super) async fn new_instance(
+    context: &Context,
+    name: &str,
+    spare: bool,
+) -> Result<NewInstance, ApplyError> {
     let spec = &context.spec.instance;
     let root_pool = match root_disk_needs_pool(spec) {
         true => Some(
@@ -44,7 +48,12 @@ pub(super) async fn new_instance(context: &Context, name: &str) -> Result<NewIns
         sized_tmpfs,
         restrictions,
     };
-    Ok(build(context, name, &made))
+    let mut instance = build(context, name, &made);
+    if spare {
+        let mark = (key::SPARE.to_owned(), "true".to_owned());
+        instance.config.extend([mark]);
+    }
+    Ok(instance)
 }
 
 /// What the server says about how an instance may be made.

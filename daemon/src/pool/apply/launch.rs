@@ -5,23 +5,19 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::agent::{key, tag};
 use crate::azure::{AgentPool, AzureError, CreatedAgent, Deleted, NewAgent};
-use crate::incus::{Exec, FileMeta, IncusError, InstancePatch, OperationStatus, Waited};
+use crate::incus::{Exec, FileMeta, IncusError, InstancePatch};
 use crate::registration::{self, AgentKey, BundleFile};
 
 use super::super::in_flight::Turn;
 use super::super::spec::InstanceKind;
-use super::{ApplyError, Context, instance, shell};
+use super::{ApplyError, Context, create::create, shell};
 
-/// One look at a create operation; a create that outlives it is looked at again.
-const CREATE_SLICE: Duration = Duration::from_secs(60);
-/// When a create has not ended by then, its slot is given up; Incus may be wedged.
-const CREATE_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// A launch that takes longer waits for something else than the host's cores.
-const GATE_HELD: Duration = Duration::from_secs(10);
+pub(super) const GATE_HELD: Duration = Duration::from_secs(10);
 /// Between tries to tag a registration.
 const TAG_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
 const FILE_DEADLINE: Duration = Duration::from_secs(30);
@@ -80,7 +76,7 @@ pub async fn launch(context: &Context, name: &str, turn: &Turn) -> Result<Launch
     // the host's gate, so that a large pool does not make a small one wait for all of it.
     let gates = async {
         let own = context.own_gate.acquire().await;
-        (own, context.gate.acquire().await)
+        (own, context.gate.pass().await)
     };
     let permits = tokio::select! {
         permits = gates => permits,
@@ -89,9 +85,9 @@ pub async fn launch(context: &Context, name: &str, turn: &Turn) -> Result<Launch
     turn.begin();
     let began = Instant::now();
     let launched = async {
-        create(context, name).await.map_err(early)?;
+        create(context, name, false).await.map_err(early)?;
         debug!(agent = name, elapsed = ?began.elapsed(), "instance created");
-        register_and_start(context, name).await
+        register_and_start(context, name, None).await
     };
     let mut launched = std::pin::pin!(launched);
     // The gate keeps the host's cores from too many boots, and nobody from a slow Azure, a virtual
@@ -115,103 +111,30 @@ pub async fn adopt(context: &Context, name: &str, turn: &Turn) -> Result<Launche
         agent = name,
         "starting the agent of an instance that is there"
     );
-    register_and_start(context, name).await
+    register_and_start(context, name, None).await
 }
 
-async fn create(context: &Context, name: &str) -> Result<(), ApplyError> {
-    let body = instance::new_instance(context, name).await?;
-    let operation = match context.project.create(&body).await {
-        Ok(operation) => operation,
-        Err(error) if error.is_transient() => {
-            // It may be running all the same.
-            debug!(agent = name, %error, "lost the answer to a create, looking for it");
-            return settle(context, name, error).await;
-        }
-        Err(source) => {
-            return Err(ApplyError::Incus {
-                doing: "cannot create the instance",
-                source,
-            });
-        }
-    };
+/// Registers and starts the agent of a spare instance, made from this image.
+pub async fn promote(
+    context: &Context,
+    name: &str,
+    image: &str,
+    turn: &Turn,
+) -> Result<Launched, LaunchFailed> {
+    turn.begin();
     let began = Instant::now();
-    loop {
-        match context.incus.wait(&operation, CREATE_SLICE).await {
-            Ok(Waited::Ended(ended)) if ended.status == OperationStatus::Success => return Ok(()),
-            Ok(Waited::Ended(ended)) => return Err(ApplyError::Create(ended.err)),
-            Ok(Waited::Forgotten) => return expect_instance(context, name).await,
-            Ok(Waited::StillRunning) => {
-                warn!(agent = name, elapsed = ?began.elapsed(), "creating the instance takes long");
-            }
-            Err(error) if error.is_transient() => {
-                debug!(agent = name, %error, "cannot wait for a create, will look again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            Err(source) => {
-                return Err(ApplyError::Incus {
-                    doing: "cannot wait for the create",
-                    source,
-                });
-            }
-        }
-        if began.elapsed() > CREATE_DEADLINE {
-            return Err(ApplyError::Create(
-                "it has not ended for half an hour".into(),
-            ));
-        }
-    }
+    // Its own successor is made when this is done, and not beside it.
+    let _urgent = context.gate.urgent();
+    let launched = register_and_start(context, name, Some(image)).await?;
+    info!(agent = name, elapsed = ?began.elapsed(), "agent started in a spare instance");
+    Ok(launched)
 }
 
-/// Finds out what became of a create whose answer was lost: it is over when no running operation
-/// names the instance.
-async fn settle(context: &Context, name: &str, lost: IncusError) -> Result<(), ApplyError> {
-    let began = Instant::now();
-    let mut quiet = 0;
-    while began.elapsed() < CREATE_DEADLINE {
-        // Two looks apart: the request itself may still be on its way.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        match context.incus.operations().await {
-            Ok(operations) if operations.iter().any(|o| o.is_running_on(name)) => quiet = 0,
-            Ok(_) => quiet += 1,
-            Err(error) if error.is_transient() => {}
-            Err(source) => {
-                return Err(ApplyError::Incus {
-                    doing: "cannot list operations",
-                    source,
-                });
-            }
-        }
-        if quiet >= 2 {
-            return match context.project.instance(name).await {
-                Ok(Some(_)) => Ok(()),
-                Ok(None) => Err(ApplyError::Incus {
-                    doing: "cannot create the instance",
-                    source: lost,
-                }),
-                Err(error) if error.is_transient() => continue,
-                Err(source) => Err(ApplyError::Incus {
-                    doing: "cannot look for the instance",
-                    source,
-                }),
-            };
-        }
-    }
-    Err(ApplyError::Incus {
-        doing: "cannot create the instance",
-        source: lost,
-    })
-}
-
-async fn expect_instance(context: &Context, name: &str) -> Result<(), ApplyError> {
-    let found = context
-        .project
-        .instance(name)
-        .await
-        .map_err(ApplyError::incus("cannot look for the created instance"))?;
-    found.map(|_| ()).ok_or(ApplyError::Vanished)
-}
-
-async fn register_and_start(context: &Context, name: &str) -> Result<Launched, LaunchFailed> {
+async fn register_and_start(
+    context: &Context,
+    name: &str,
+    image: Option<&str>,
+) -> Result<Launched, LaunchFailed> {
     let before = |error| LaunchFailed {
         error,
         created: true,
@@ -231,7 +154,11 @@ async fn register_and_start(context: &Context, name: &str) -> Result<Launched, L
         name: context.link.pool().to_owned(),
         auto_update: None,
     };
-    let version = agent_version(context, name).await.map_err(before)?;
+    let known = image.and_then(|image| context.versions.get(image));
+    let version = match known {
+        Some(version) => version,
+        None => agent_version(context, name).await.map_err(before)?,
+    };
     let agent_key = take_key(context).await.map_err(before)?;
     let new = NewAgent {
         name: name.to_owned(),
@@ -249,13 +176,16 @@ async fn register_and_start(context: &Context, name: &str) -> Result<Launched, L
         .map_err(ApplyError::azure("cannot ask whether Azure is hosted"))
         .map_err(before)?
         .is_hosted();
-    let created = register(context, &pool, &new).await.map_err(before)?;
+    // The first file takes the longest, and this one holds nothing of the registration.
+    let (created, pushed) = tokio::join!(register(context, &pool, &new), push_hook(context, name));
+    let created = created.map_err(before)?;
     let id = created.id;
     let after = |error| LaunchFailed {
         error,
         created: true,
         azure_agent_id: Some(id),
     };
+    pushed.map_err(after)?;
     let files = registration::bundle(
         &agent_key,
         &created,
@@ -273,7 +203,7 @@ async fn register_and_start(context: &Context, name: &str) -> Result<Launched, L
 }
 
 /// Waits until a virtual machine's guest agent answers: before that no file can be pushed.
-async fn await_guest(context: &Context, name: &str) -> Result<(), ApplyError> {
+pub(super) async fn await_guest(context: &Context, name: &str) -> Result<(), ApplyError> {
     let began = Instant::now();
     let exec = shell("iapd-wait", "exit 0", Vec::new());
     loop {
@@ -389,7 +319,8 @@ async fn prepare(
     files: Vec<BundleFile>,
 ) -> Result<(), ApplyError> {
     let marker = async {
-        let patch = InstancePatch::config(key::AZURE_AGENT_ID, Some(created.id.to_string()));
+        let mut patch = InstancePatch::config(key::AZURE_AGENT_ID, Some(created.id.to_string()));
+        patch.config.insert(key::SPARE.to_owned(), None);
         context
             .project
             .patch(name, &patch)
@@ -408,8 +339,7 @@ async fn prepare(
             };
             push_file(context, name, &path, &meta, file.content.into()).await?;
         }
-        let hook = Bytes::from_static(include_bytes!("../../guest/agent-ended.sh"));
-        push_file(context, name, HOOK_PATH, &HOOK, hook).await
+        Ok(())
     };
     tokio::try_join!(marker, capabilities, push)?;
     Ok(())
@@ -429,6 +359,11 @@ async fn tag_registration(context: &Context, pool: i32, id: i64) -> Result<(), A
             result => return result.map_err(ApplyError::azure("cannot tag the registration")),
         }
     }
+}
+
+async fn push_hook(context: &Context, name: &str) -> Result<(), ApplyError> {
+    let hook = Bytes::from_static(include_bytes!("../../guest/agent-ended.sh"));
+    push_file(context, name, HOOK_PATH, &HOOK, hook).await
 }
 
 async fn push_file(
@@ -486,7 +421,7 @@ fn gone_or(source: IncusError, doing: &'static str) -> ApplyError {
 
 /// Returns the version of the agent in the instance's image: its property, else what the agent
 /// itself says.
-async fn agent_version(context: &Context, name: &str) -> Result<String, ApplyError> {
+pub(super) async fn agent_version(context: &Context, name: &str) -> Result<String, ApplyError> {
     let instance = context
         .project
         .instance(name)

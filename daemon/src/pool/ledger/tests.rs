@@ -22,6 +22,7 @@ fn instance(status: incus::Status) -> InstanceFacts {
         status_text: String::new(),
         spec: String::new(),
         azure_agent_id: Some(3),
+        spare: false,
         drain: Drain::No,
         image: String::new(),
         created_at: None,

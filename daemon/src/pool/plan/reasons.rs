@@ -10,7 +10,8 @@ pub enum ReapReason {
     NeverOnline,
     /// Offline, unassigned and without a worker for the grace period.
     Offline,
-    /// Its launch failed, or was broken off, after it was registered.
+    /// Its launch failed, or was broken off, after it was registered; or it is a spare of which
+    /// nothing can be made.
     LaunchFailed,
     /// It was asked to end again and again, and does not.
     NotLeaving,
@@ -26,6 +27,8 @@ pub enum ReapReason {
     Outdated,
     /// It was kept for debugging, and its time is over.
     KeepOver,
+    /// A spare that has waited for long: it is made anew.
+    Aged,
 }
 
 impl ReapReason {
@@ -43,6 +46,7 @@ impl ReapReason {
             Self::Requested => "requested",
             Self::Outdated => "outdated",
             Self::KeepOver => "keep_over",
+            Self::Aged => "aged",
         }
     }
 }

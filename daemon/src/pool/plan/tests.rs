@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::agent::{InstanceFacts, RegistrationFacts};
+use crate::agent::{InstanceFacts, Keep, RegistrationFacts};
 use crate::azure::JobRequest;
 use crate::incus::Status;
 use crate::pool::in_flight::Turn;
@@ -14,6 +14,7 @@ mod keep;
 mod model;
 mod properties;
 mod restarts;
+mod spares;
 
 const SPEC: &str = "spec";
 const IMAGE: &str = "image";
@@ -30,6 +31,7 @@ fn go(name: &str, heard: bool) -> Action {
 /// A pool's world, moved on by hand.
 struct World {
     wanted: usize,
+    spares: usize,
     paused: bool,
     removed: bool,
     azure_usable: bool,
@@ -50,6 +52,7 @@ impl World {
         let began = Instant::now() + Duration::from_secs(1000);
         Self {
             wanted,
+            spares: 0,
             paused: false,
             removed: false,
             azure_usable: true,
@@ -78,6 +81,7 @@ impl World {
             status_text: String::new(),
             spec: SPEC.into(),
             azure_agent_id: id,
+            spare: false,
             drain: Drain::No,
             image: IMAGE.into(),
             created_at: None,
@@ -104,6 +108,11 @@ impl World {
     fn agent(&mut self, name: &str, id: i64, busy: bool) {
         self.instance(name, Status::Running, Some(id));
         self.registration(name, id, true, busy);
+    }
+
+    /// A spare that runs.
+    fn spare(&mut self, name: &str) {
+        self.instance(name, Status::Running, None).spare = true;
     }
 
     /// Looks at the world; found instances count as settled.
@@ -134,6 +143,7 @@ impl World {
     fn situation(&self) -> Situation<'_> {
         Situation {
             wanted: if self.paused { 0 } else { self.wanted },
+            spares: self.spares,
             paused: self.paused,
             removed: self.removed,
             spec_hash: SPEC,
@@ -181,7 +191,7 @@ fn an_empty_pool_is_filled() {
         world.step(),
         Plan {
             launch: 3,
-            actions: vec![]
+            ..Plan::default()
         }
     );
 }
@@ -243,6 +253,7 @@ fn nothing_is_done_while_incus_does_not_answer() {
     world.look();
     let situation = Situation {
         wanted: 0,
+        spares: 0,
         paused: true,
         removed: true,
         spec_hash: "other",
@@ -467,8 +478,8 @@ fn a_guest_without_agent_becomes_one_or_waits_for_azure() {
     assert_eq!(
         plan,
         Plan {
-            launch: 0,
-            actions: vec![Action::Adopt { name: "a".into() }]
+            actions: vec![Action::Adopt { name: "a".into() }],
+            ..Plan::default()
         }
     );
     world.azure_usable = false;
@@ -523,8 +534,8 @@ fn a_removed_pool_lets_busy_agents_finish_and_idle_ones_leave() {
     assert_eq!(
         plan,
         Plan {
-            launch: 0,
-            actions: vec![drain]
+            actions: vec![drain],
+            ..Plan::default()
         }
     );
 }
@@ -683,7 +694,7 @@ fn an_instance_that_refuses_to_go_gives_its_slot_up() {
         plan,
         Plan {
             launch: 1,
-            actions: vec![]
+            ..Plan::default()
         }
     );
     world.wait(120);

@@ -7,21 +7,33 @@ use tracing::{Instrument, info, info_span};
 
 use crate::agent::{Doing, Drain};
 
-use super::super::apply::{keep, launch, leave, note, remove};
+use super::super::apply::{keep, launch, leave, note, remove, spare};
 use super::super::in_flight::Turn;
 use super::super::plan::{Action, DrainReason, Plan, ReapReason};
 use super::super::spec::KeepWhen;
 use super::ended::{Done, Ended};
 use super::{Context, Reconciler};
 
+/// What a launch begins with.
+enum Start {
+    /// Nothing.
+    Anew,
+    /// An instance that was found.
+    Found,
+    /// A spare, made from this image.
+    Spare(String),
+}
+
 impl Reconciler {
     /// Begins the actions of a plan and returns how many.
     pub(super) fn apply(&mut self, plan: Plan, now: Instant) -> usize {
-        if plan.launch == 0 && self.in_flight.launches().is_empty() {
+        let is_promotion = |action: &Action| matches!(action, Action::Promote { .. });
+        let is_filling = plan.launch > 0 || plan.actions.iter().any(is_promotion);
+        if !is_filling && self.in_flight.launches().is_empty() {
             // Every slot that shall be filled is.
             self.vacancies.clear();
         }
-        if plan.launch == 0 && plan.actions.is_empty() {
+        if plan == Plan::default() {
             return 0;
         }
         let context = self.context();
@@ -29,7 +41,7 @@ impl Reconciler {
         for _ in 0..plan.launch {
             let name = self.new_name();
             self.ledger.entry(&name, now);
-            self.begin_launch(&context, &name, false, now);
+            self.begin_launch(&context, &name, Start::Anew, now);
             started += 1;
         }
         for action in plan.actions {
@@ -38,6 +50,12 @@ impl Reconciler {
                 continue;
             }
             self.begin(&context, action, now);
+            started += 1;
+        }
+        if plan.spare {
+            let name = self.new_name();
+            self.ledger.entry(&name, now).spare = true;
+            self.begin_spare(&context, &name, now);
             started += 1;
         }
         started
@@ -62,7 +80,7 @@ impl Reconciler {
         }
     }
 
-    fn begin_launch(&mut self, context: &Arc<Context>, name: &str, adopt: bool, now: Instant) {
+    fn begin_launch(&mut self, context: &Arc<Context>, name: &str, start: Start, now: Instant) {
         let turn = Turn::default();
         self.in_flight
             .begin(name, Doing::Launch, Some(turn.clone()), now);
@@ -70,10 +88,10 @@ impl Reconciler {
         let span = info_span!("agent", name = %name);
         self.running.spawn(
             async move {
-                let result = if adopt {
-                    launch::adopt(&context, &name, &turn).await
-                } else {
-                    launch::launch(&context, &name, &turn).await
+                let result = match start {
+                    Start::Anew => launch::launch(&context, &name, &turn).await,
+                    Start::Found => launch::adopt(&context, &name, &turn).await,
+                    Start::Spare(image) => launch::promote(&context, &name, &image, &turn).await,
                 };
                 Done {
                     name,
@@ -84,10 +102,35 @@ impl Reconciler {
         );
     }
 
+    fn begin_spare(&mut self, context: &Arc<Context>, name: &str, now: Instant) {
+        let turn = Turn::default();
+        self.in_flight
+            .begin(name, Doing::Spare, Some(turn.clone()), now);
+        let (context, name) = (Arc::clone(context), name.to_owned());
+        let span = info_span!("spare", name = %name);
+        self.running.spawn(
+            async move {
+                let result = spare::make(&context, &name, &turn).await;
+                Done {
+                    name,
+                    ended: Ended::Spare(result),
+                }
+            }
+            .instrument(span),
+        );
+    }
+
     fn begin(&mut self, context: &Arc<Context>, action: Action, now: Instant) {
         let name = action.name().to_owned();
-        if let Action::Adopt { .. } = action {
-            self.begin_launch(context, &name, true, now);
+        let start = match &action {
+            Action::Adopt { .. } => Some(Start::Found),
+            Action::Promote { image, .. } => Some(Start::Spare(image.clone())),
+            _ => None,
+        };
+        if let Some(start) = start {
+            // What its boot has proven says nothing of its agent.
+            self.ledger.entry(&name, now).proven = false;
+            self.begin_launch(context, &name, start, now);
             return;
         }
         self.in_flight.begin(&name, action.doing(), None, now);
@@ -194,7 +237,7 @@ async fn carry_out(context: &Context, action: Action) -> Ended {
             azure_agent_id,
             ghost,
         } => Ended::Deregister(remove::deregister(context, &name, azure_agent_id, ghost).await),
-        Action::Adopt { .. } | Action::CancelLaunch { .. } => {
+        Action::Adopt { .. } | Action::Promote { .. } | Action::CancelLaunch { .. } => {
             unreachable!("launches are begun by begin_launch")
         }
     }

@@ -16,6 +16,7 @@ use super::super::apply::launch::{LaunchFailed, Launched};
 use super::super::apply::leave::Left;
 use super::super::ending::Ending;
 use super::super::ledger::Verdict;
+use super::super::ledger::Entry;
 use super::super::plan::{self, ReapReason, Staying};
 use super::Reconciler;
 
@@ -26,6 +27,7 @@ const VACANCIES_KEPT: usize = 1000;
 #[derive(Debug)]
 pub(super) enum Ended {
     Launch(Result<Launched, LaunchFailed>),
+    Spare(Result<(), LaunchFailed>),
     NoteDrain(Result<(), ApplyError>),
     Doorbell(Result<Option<Ending>, ApplyError>),
     Heard(Heard),
@@ -58,6 +60,7 @@ impl Reconciler {
         let name = done.name;
         match done.ended {
             Ended::Launch(result) => self.launch_ended(&name, result, began, now),
+            Ended::Spare(result) => self.spare_ended(&name, result, began, now),
             Ended::NoteDrain(result) => self.plain(&name, "note_drain", result, now),
             Ended::Doorbell(result) => self.doorbell_ended(&name, result, began, now),
             Ended::Heard(heard) => self.heard_ended(&name, heard, began, now),
@@ -93,6 +96,9 @@ impl Reconciler {
         match result {
             Ok(launched) => {
                 entry.launched(launched.azure_agent_id, began, now);
+                if entry.spare {
+                    self.shared.metrics.spare_promoted(&pool);
+                }
                 self.shared.metrics.agent_created(&pool);
                 if let Some(since) = self.vacancies.pop_front() {
                     self.shared
@@ -108,11 +114,14 @@ impl Reconciler {
             Err(failed) => {
                 let text = chain(&failed.error).to_string();
                 entry.not_launched(failed.created, failed.azure_agent_id, text.clone(), now);
+                if entry.spare && failed.azure_agent_id.is_none() && !failed.error.is_azures() {
+                    entry.launch_failed = true; // It would fail again.
+                }
                 self.failed += 1;
                 self.shared
                     .metrics
                     .launch_failed(&pool, failed.error.kind());
-                if matches!(failed.error, ApplyError::Azure { .. } | ApplyError::NoPool) {
+                if failed.error.is_azures() {
                     self.order.link.nudge();
                 }
                 // An image that vanished under the alias is found out by looking again.
@@ -239,6 +248,9 @@ impl Reconciler {
     ) {
         self.requests.removed(name, result.as_ref().err());
         match result {
+            Ok(_) if self.ledger.get(name).is_some_and(Entry::is_spare) => {
+                self.spare_removed(name, reason, now);
+            }
             Ok(note) => {
                 info!(agent = %name, reason = reason.as_str(), "agent removed");
                 self.shared
@@ -307,6 +319,10 @@ impl Reconciler {
             let Some(entry) = self.ledger.get_mut(name) else {
                 continue;
             };
+            if entry.is_spare() {
+                self.spare_gone(name, in_hand, now);
+                continue;
+            }
             entry.past.ended_at.get_or_insert_with(Timestamp::now);
             info!(agent = %name, had_job = entry.was_busy, "instance is gone");
             let unproven = entry.launched_at.is_some() && !entry.was_online && !entry.proven;
@@ -347,7 +363,9 @@ impl Reconciler {
             let state = plan::state_of(entry, doing, now);
             let ended = matches!(state, AgentState::Finishing | AgentState::Kept)
                 || entry.instance.is_none();
-            if ended && entry.had_instance && !entry.end_seen {
+            if entry.is_spare() {
+                self.note_spare(&name, now);
+            } else if ended && entry.had_instance && !entry.end_seen {
                 entry.end_seen = true;
                 entry.past.ended_at.get_or_insert_with(Timestamp::now);
                 if self.vacancies.len() < VACANCIES_KEPT {

@@ -182,7 +182,11 @@ impl Reconciler {
                 for name in names {
                     let running = operations.iter().any(|o| o.is_running_on(&name));
                     if let (false, Some(entry)) = (running, self.ledger.get_mut(&name)) {
-                        info!(agent = %name, "found an agent of an earlier run");
+                        if entry.is_spare() {
+                            info!(spare = %name, "found a spare of an earlier run");
+                        } else {
+                            info!(agent = %name, "found an agent of an earlier run");
+                        }
                         entry.settled = true;
                     }
                 }

@@ -142,9 +142,11 @@ impl Reconciler {
         if !entry.last_error.is_empty() {
             return entry.last_error.clone();
         }
-        let waits = self.in_flight.launches().iter().any(|l| l.0 == name && l.1);
         match state {
-            AgentState::Creating if waits => "waits for its turn".into(),
+            AgentState::Creating | AgentState::Spare if self.in_flight.waits(name) => {
+                "waits for its turn".into()
+            }
+            AgentState::Spare => spare(entry, doing).into(),
             AgentState::Registering if doing.is_none() && !entry.settled => {
                 "its creation may not have ended".into()
             }
@@ -277,6 +279,20 @@ impl Reconciler {
             ));
         }
         problems
+    }
+}
+
+/// Says what a spare is doing.
+fn spare(entry: &Entry, doing: Option<Doing>) -> &'static str {
+    let instance = entry.instance.as_ref();
+    match doing {
+        Some(Doing::Spare) => "is being made",
+        Some(Doing::Remove) => "is being removed",
+        _ if !entry.settled => "its creation may not have ended",
+        _ if !instance.is_some_and(|instance| instance.status.is_running()) => {
+            "its instance does not run"
+        }
+        _ => "becomes an agent when one ends",
     }
 }
 

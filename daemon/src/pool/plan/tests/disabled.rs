@@ -10,6 +10,7 @@ fn disable(world: &mut World, name: &str) {
 fn leaves(name: &str, id: i64) -> Plan {
     Plan {
         launch: 0,
+        spare: false,
         actions: vec![Action::Leave {
             name: name.into(),
             azure_agent_id: id,

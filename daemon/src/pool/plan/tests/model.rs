@@ -35,6 +35,16 @@ impl Model {
             let now = self.world.now;
             self.world.ledger.entry(&name, now).settled = true;
         }
+        if plan.spare {
+            let name = format!("p-h-{:05}", self.next_id);
+            self.next_id += 1;
+            self.world.spare(&name);
+            if let (Some(image), Some(instance)) =
+                (self.world.image, self.world.instances.get_mut(&name))
+            {
+                instance.image = image.to_owned();
+            }
+        }
         for action in &plan.actions {
             self.carry_out(action);
         }
@@ -45,11 +55,12 @@ impl Model {
         let name = action.name();
         let world = &mut self.world;
         match action {
-            Action::Adopt { .. } => {
+            Action::Adopt { .. } | Action::Promote { .. } => {
                 let id = self.next_id;
                 self.next_id += 1;
                 if let Some(instance) = world.instances.get_mut(name) {
                     instance.azure_agent_id = Some(id);
+                    instance.spare = false;
                 }
                 world.registration(name, id, true, false);
             }

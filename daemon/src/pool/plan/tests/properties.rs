@@ -16,6 +16,8 @@ enum Happening {
     JobFor(usize),
     JobEnds(usize),
     Scale(usize),
+    Spares(usize),
+    HalfPromoted(usize),
     NewImage(bool),
     AzureLost,
     AzureBack,
@@ -37,6 +39,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (0usize..8).prop_map(Happening::JobFor),
         3 => (0usize..8).prop_map(Happening::JobEnds),
         1 => (0usize..8).prop_map(Happening::Scale),
+        1 => (0usize..4).prop_map(Happening::Spares),
+        1 => (0usize..8).prop_map(Happening::HalfPromoted),
         1 => any::<bool>().prop_map(Happening::NewImage),
         1 => Just(Happening::AzureLost),
         1 => Just(Happening::AzureBack),
@@ -89,6 +93,14 @@ fn happen(model: &mut Model, happening: &Happening) {
             }
         }
         Happening::Scale(wanted) => world.wanted = *wanted,
+        Happening::Spares(spares) => world.spares = *spares,
+        Happening::HalfPromoted(n) => {
+            // Registered, and the daemon was killed before it noted that.
+            let name = nth(&world.instances, *n);
+            if let Some(name) = name.filter(|name| world.instances[name].spare) {
+                world.registration(&name, 5000, false, false);
+            }
+        }
         Happening::NewImage(newer) => world.image = Some(if *newer { "newer" } else { IMAGE }),
         Happening::AzureLost => {
             world.azure_usable = false;
@@ -219,8 +231,12 @@ proptest! {
         model.end_all_jobs();
         prop_assert!(model.settle(), "does not settle");
         let world = &model.world;
-        prop_assert_eq!(world.instances.len(), world.wanted);
-        let instances: Vec<&String> = world.instances.keys().collect();
+        let (spares, agents): (Vec<_>, Vec<_>) =
+            world.instances.values().partition(|instance| instance.spare);
+        prop_assert_eq!(agents.len(), world.wanted);
+        let wanted = if world.wanted == 0 { 0 } else { world.spares };
+        prop_assert_eq!(spares.len(), wanted);
+        let instances: Vec<&String> = agents.iter().map(|instance| &instance.name).collect();
         let registrations: Vec<&String> = world.registrations.keys().collect();
         prop_assert_eq!(instances, registrations, "something is left over");
         for instance in world.instances.values() {
