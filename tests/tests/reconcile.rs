@@ -16,6 +16,7 @@ mod reconcile {
     mod project;
     mod restricted;
     mod room;
+    mod spares;
     mod world;
 }
 

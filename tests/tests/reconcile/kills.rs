@@ -9,7 +9,7 @@ use iap_tests::azure_sim::{Gate, HoldAt, Matching};
 use iap_tests::fault_proxy::{FaultProxy, Held};
 use iap_tests::host::{Host, HostOptions};
 
-use super::world::{options, queue, runs_once, settled};
+use super::world::{options, queue, runs_once, settled, settled_with};
 use crate::SOON;
 
 /// Longer than Azure keeps a session that nobody polls.
@@ -40,13 +40,17 @@ struct World {
 
 impl World {
     async fn new() -> anyhow::Result<Self> {
+        Self::with(options(1)).await
+    }
+
+    async fn with(options: HostOptions) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let incus = iap_tests::testbed::Testbed::get().socket;
         let proxy = FaultProxy::start(incus, dir.path().join("incus.sock"))?;
         let incus_socket = Some(proxy.path().to_owned());
         let host = Host::start(HostOptions {
             incus_socket,
-            ..options(1)
+            ..options
         })
         .await?;
         Ok(Self {
@@ -135,6 +139,50 @@ async fn a_kill_at_any_step_of_a_replacement_costs_no_job_and_leaves_one_agent()
             assert_eq!(first.agent.as_ref(), before.first(), "{step}");
             assert_ne!(first.agent, second.agent, "{step}");
             settled(&world.host, 1).await
+        };
+        run.await
+            .with_context(|| format!("killed when it {step}"))?;
+    }
+    assert_eq!(world.host.sim.jobs_run_more_than_once(), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_step_of_a_promotion_costs_no_job_and_leaves_one_agent_and_one_spare()
+-> anyhow::Result<()> {
+    let mut world = World::with(super::spares::options_with_spares(1, 1)).await?;
+    let moments = [
+        ("registers the spare", BeforeAzure("POST", "*/agents")),
+        ("registered the spare", AfterAzure("POST", "*/agents")),
+        ("pushes the hook", AfterIncus("POST", "iapd-agent-ended")),
+        (
+            "notes the registration",
+            AfterIncus("PATCH", "/1.0/instances/"),
+        ),
+        (
+            "pushes the first file",
+            AfterIncus("POST", "%2Fhome%2Fagent%2F"),
+        ),
+        ("starts the listener", AfterIncus("POST", "/exec?")),
+        ("listener begins", BeforeAzure("POST", "*/sessions")),
+        (
+            "asked for the next spare",
+            AfterIncus("POST", "/1.0/instances?"),
+        ),
+        ("waits for the next spare", AfterIncus("GET", "/wait")),
+    ];
+    for (step, moment) in &moments {
+        let run = async {
+            let (before, _) = settled_with(&world.host, 1, 1).await?;
+            let hold = world.hold(moment);
+            let first = queue(&world.host, Duration::ZERO)?;
+            let second = queue(&world.host, Duration::from_millis(100))?;
+            world.kill_at(hold).await?;
+            let first = runs_once(&world.host, first).await?;
+            let second = runs_once(&world.host, second).await?;
+            assert_eq!(first.agent.as_ref(), before.first(), "{step}");
+            assert_ne!(first.agent, second.agent, "{step}");
+            settled_with(&world.host, 1, 1).await
         };
         run.await
             .with_context(|| format!("killed when it {step}"))?;

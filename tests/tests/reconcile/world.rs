@@ -33,11 +33,28 @@ pub(crate) async fn settled_host(count: u32) -> anyhow::Result<Host> {
 /// Waits until there are so many idle agents, with an instance and a registration each, and
 /// nothing else.
 pub(crate) async fn settled(host: &Host, count: usize) -> anyhow::Result<Vec<String>> {
+    Ok(settled_with(host, count, 0).await?.0)
+}
+
+/// Waits until there are so many idle agents, with an instance and a registration each, so many
+/// spares, with an instance each, and nothing else. Returns the names of both.
+pub(crate) async fn settled_with(
+    host: &Host,
+    count: usize,
+    spares: usize,
+) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     wait::until(
-        &format!("{count} idle agents and nothing else"),
+        &format!("{count} idle agents, {spares} spares and nothing else"),
         SOON,
         async || {
             let agents = host.agents().await?;
+            let (waiting, agents): (Vec<_>, Vec<_>) = agents
+                .into_iter()
+                .partition(|agent| agent.state() == v1::AgentState::Spare);
+            let all_ready = waiting.iter().all(|spare| {
+                spare.instance_status == "Running" && spare.detail.starts_with("becomes an agent")
+            });
+            let waiting: Vec<String> = waiting.into_iter().map(|spare| spare.name).collect();
             let all_idle = agents
                 .iter()
                 .all(|a| a.state() == v1::AgentState::Idle && !a.draining);
@@ -48,12 +65,16 @@ pub(crate) async fn settled(host: &Host, count: usize) -> anyhow::Result<Vec<Str
                 a.online && a.assigned_request.is_none() && a.last_completed_request.is_none()
             });
             let mut instances = host.instances().await?;
+            let all_there = waiting.iter().all(|name| instances.contains(name));
+            instances.retain(|name| !waiting.contains(name));
             let mut registrations: Vec<String> = azure.into_iter().map(|a| a.name).collect();
             for list in [&mut names, &mut instances, &mut registrations] {
                 list.sort();
             }
             let same = names == instances && names == registrations;
-            Ok((all_idle && unused && same && names.len() == count).then_some(names))
+            let enough = names.len() == count && waiting.len() == spares;
+            let settled = all_idle && unused && same && enough && all_ready && all_there;
+            Ok(settled.then_some((names, waiting)))
         },
     )
     .await
