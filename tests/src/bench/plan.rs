@@ -177,6 +177,7 @@ impl Pool {
         self.ledger.take_in(seen, now, |_| false);
         let situation = Situation {
             wanted: self.instances.len(),
+            spares: 0,
             paused: false,
             removed: false,
             spec_hash: SPEC,
@@ -205,6 +206,7 @@ fn instance(name: &str, id: i64) -> InstanceFacts {
         status_text: "Running".to_owned(),
         spec: SPEC.to_owned(),
         azure_agent_id: Some(id),
+        spare: false,
         drain: Drain::No,
         keep: None,
         image: IMAGE.to_owned(),

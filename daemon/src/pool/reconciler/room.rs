@@ -35,17 +35,21 @@ impl Reconciler {
     /// Takes out of the plan what the host has no room for. Nothing is asked while nothing is to
     /// be made.
     pub(super) async fn leave_room(&mut self, plan: &mut Plan, now: Instant) {
-        let shortage = if plan.launch == 0 {
-            None
-        } else {
+        let shortage = if plan.launch > 0 || plan.spare {
             self.look_at_room(now).await.shortage()
+        } else {
+            None
         };
+        let is_short = shortage.is_some();
+        plan.spare &= !is_short;
+        // Without a spare the pool is as it should be.
+        let shortage = shortage.filter(|_| plan.launch > 0);
         match (&self.room.shortage, &shortage) {
             (None, Some(new)) => warn!(reason = %new.words, "the host is full, making no agents"),
             (Some(_), None) => info!("the host is not full any more"),
             _ => {}
         }
-        if shortage.is_some() {
+        if is_short {
             plan.launch = 0;
         }
         self.room.shortage = shortage;
