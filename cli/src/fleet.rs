@@ -50,11 +50,17 @@ pub(crate) async fn gather<T>(
     ask: impl AsyncFn(&Context) -> Result<T, CliError>,
 ) -> Answers<T> {
     let ask = &ask;
+    let named = context.is_named();
     let asked = context
         .each()
         .into_iter()
         .map(|(host, context)| async move {
-            let answer = of_one(&host, ask(&context)).await;
+            // Who is not named among others speaks as usual.
+            let answer = if named {
+                of_one(&host, ask(&context)).await
+            } else {
+                ask(&context).await
+            };
             (host.name, answer)
         });
     let mut answers = Answers {
@@ -225,6 +231,8 @@ pub(crate) async fn each(
             Ok(Done::Detached) => detached = true,
             Ok(Done::Unhealthy) => codes.push(error::FAILED),
             Ok(Done::Failed(code)) => codes.push(code),
+            // Nobody reads any more what is said about any host.
+            Err(error @ CliError::Output(_)) => return Err(error),
             Err(error) => {
                 tell_failure(&host, &error).await;
                 codes.push(error.code());

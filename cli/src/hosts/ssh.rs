@@ -118,6 +118,7 @@ impl Target {
             "-oBatchMode=yes",
             "-oConnectTimeout=10",
             "-oClearAllForwardings=yes",
+            "-oRemoteCommand=none",
         ] {
             words.push(option.to_owned());
         }

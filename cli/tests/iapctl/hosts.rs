@@ -2,15 +2,17 @@
 //! program on this machine; the real one is in the system tests.
 
 use std::os::unix::fs::symlink;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use iap_common::v1::{AgentState, Event, Pool};
 use insta::assert_snapshot;
-use tonic::Status;
 
 use super::data::{agent, ago, answers, say};
 use super::fake::{Answers, Beat, Fake};
 use super::run::{Watching, command, effect, make};
+
+mod changes;
+mod failures;
 
 /// What plays ssh: the last word is the command, the one before it the host. Each host has a
 /// socket of its name.
@@ -110,7 +112,7 @@ fn a_command_for_one_other_host_is_as_usual() {
     AGENT           POOL   STATE  AGE  JOB  RUN  IMAGE
     linux-h2-aaaaa  linux  idle    2m  -      -  9fd8d5c0ffee
     ");
-    assert_snapshot!(fleet.dialled(), @"-T -x -a -oBatchMode=yes -oConnectTimeout=10 -oClearAllForwardings=yes -l ana -p 2222 -- build-2 iapctl dial-stdio");
+    assert_snapshot!(fleet.dialled(), @"-T -x -a -oBatchMode=yes -oConnectTimeout=10 -oClearAllForwardings=yes -oRemoteCommand=none -l ana -p 2222 -- build-2 iapctl dial-stdio");
     assert_snapshot!(fleet.run("pools retry linux --host db"), @"linux: trying again now");
     assert_snapshot!(fleet.two.calls(), @r#"RetryPoolRequest { name: "linux" }"#);
     assert_eq!(fleet.one.calls(), "");
@@ -153,28 +155,6 @@ fn lists_of_several_hosts_are_one_with_a_column_for_the_host() {
     build-1/linux-vm
     build-2/linux
     build-2/linux-vm
-    ");
-}
-
-#[test]
-fn a_host_that_is_down_is_an_error_beside_the_rows_of_the_others() {
-    let fleet = fleet();
-    assert_snapshot!(fleet.run("--host down --host build-2 agents ls"), @"
-    HOST     AGENT           POOL   STATE  AGE  JOB  RUN  IMAGE
-    build-2  linux-h2-aaaaa  linux  idle    2m  -      -  9fd8d5c0ffee
-    --- stderr
-    error: cannot reach down: ssh: connect to host down port 22: Connection refused
-    hint: does this work? [dir]/bin/ssh down iapctl version
-    --- exit 1
-    ");
-    assert_snapshot!(fleet.run("--host down --host bare agents ls -o name"), @"
-    --- stderr
-    error: cannot reach down: ssh: connect to host down port 22: Connection refused
-    hint: does this work? [dir]/bin/ssh down iapctl version
-    error: iapctl is not there on bare
-    hint: install iapd on bare
-    hint: it has to be in the PATH of: [dir]/bin/ssh bare env
-    --- exit 7
     ");
 }
 
@@ -324,183 +304,6 @@ fn a_watch_shows_the_changes_of_all_hosts() {
 }
 
 #[test]
-fn a_change_of_several_hosts_wants_a_word_and_then_happens_on_each() {
-    let fleet = fleet();
-    assert_snapshot!(fleet.run("--host @linux pools pause linux -m swap"), @"
-    --- stderr
-    error: pause pool linux on 2 hosts: build-1, build-2: nobody can be asked here
-    hint: pass --yes
-    --- exit 2
-    ");
-    assert_eq!(fleet.one.calls(), "");
-    let said = fleet.run("--host @linux pools retry linux --yes");
-    assert_snapshot!(sorted(&said), @"
-    build-1: linux: trying again now
-    build-2: linux: trying again now
-    --- stderr
-
-    --- exit
-    ");
-    assert_eq!(fleet.one.calls(), fleet.two.calls());
-    let said = fleet.run("--host @linux --host down drain -m swap --detach -y --no-headers");
-    assert_snapshot!(sorted(&said), @"
-    build-1: linux-h1-k3v9x  linux  busy  14m  webshop-ci #20261123.7 Build  11m  9fd8d5c0ffee (outdated)
-    build-1: linux-h1-p07qa  linux  idle   2m  -                               -  9fd8d5c0ffee
-    build-2: linux-h2-aaaaa  linux  idle  2m  -  -  9fd8d5c0ffee
-    --- stderr
-    build-1: note: undo: iapctl --host build-1 resume
-    build-1: note: wait for them: iapctl --host build-1 drain --watch
-    build-2: note: undo: iapctl --host ssh://build-2 resume
-    build-2: note: wait for them: iapctl --host ssh://build-2 drain --watch
-    error: cannot reach down: ssh: connect to host down port 22: Connection refused
-    hint: does this work? [dir]/bin/ssh down iapctl version
-    --- exit 1
-    ");
-}
-
-#[test]
-fn what_is_done_on_each_host_says_so_in_json_too() {
-    let fleet = fleet();
-    let said = fleet.run("--host @linux pools recycle linux --yes -o json");
-    let documents = serde_json::Deserializer::from_str(&said).into_iter();
-    let mut hosts: Vec<String> = documents
-        .map(|document: Result<serde_json::Value, _>| document.unwrap()["host"].to_string())
-        .collect();
-    hosts.sort();
-    assert_eq!(hosts, [r#""build-1""#, r#""build-2""#]);
-}
-
-#[test]
-fn a_drain_of_several_hosts_ends_when_all_are_drained() {
-    let none = || Answers {
-        agent_changes: vec![say([vec![]])],
-        ..answers()
-    };
-    let fleet = Fleet::start(none(), none());
-    let said = fleet.run("--host @linux drain -m swap --yes");
-    assert_snapshot!(sorted(&said), @"
-    build-1: drained: 0/0, 0 jobs killed.   undo: iapctl --host build-1 resume
-    build-2: drained: 0/0, 0 jobs killed.   undo: iapctl --host ssh://build-2 resume
-    --- stderr
-
-    --- exit
-    ");
-    let said = fleet.run("--host @linux drain --dry-run");
-    assert!(said.starts_with("HOST "), "{said}");
-}
-
-#[test]
-fn what_fails_on_one_host_does_not_keep_the_others_from_it() {
-    let mut two = answers();
-    let refusal = super::fake::not_found("there is no pool linux", "see: iapctl pools ls");
-    two.errors.insert("RetryPool", refusal);
-    let fleet = Fleet::start(answers(), two);
-    let said = fleet.run("--host @linux pools retry linux --yes");
-    assert_snapshot!(sorted(&said), @"
-    build-1: linux: trying again now
-    --- stderr
-    error: build-2: there is no pool linux
-    hint: see: iapctl --host ssh://build-2 pools ls
-    --- exit 1
-    ");
-}
-
-#[test]
-fn what_is_one_hosts_own_is_refused_for_several() {
-    let fleet = fleet();
-    for arguments in [
-        "agents show linux-h1-k3v9x",
-        "agents drain linux-h1-k3v9x --force --yes",
-        "agents keep linux-h1-k3v9x",
-        "provision --base local:x --target y",
-        "config reload",
-        "pools show linux",
-    ] {
-        let said = fleet.run(&format!("--host @linux {arguments}"));
-        let refusal =
-            "error: this works with one host at a time, and 2 are meant: build-1, build-2";
-        assert!(said.contains(refusal), "{said}");
-        assert!(said.ends_with("--- exit 2\n"), "{said}");
-    }
-    assert_eq!(fleet.one.calls(), "");
-}
-
-#[test]
-fn why_a_host_cannot_be_reached_is_told_in_the_words_of_who_knows() {
-    let fleet = fleet();
-    assert_snapshot!(fleet.run("--host down pools ls"), @"
-    --- stderr
-    error: cannot reach down: ssh: connect to host down port 22: Connection refused
-    hint: does this work? [dir]/bin/ssh down iapctl version
-    --- exit 7
-    ");
-    assert_snapshot!(fleet.run("--host bare pools ls"), @"
-    --- stderr
-    error: iapctl is not there on bare
-    hint: install iapd on bare
-    hint: it has to be in the PATH of: [dir]/bin/ssh bare env
-    --- exit 7
-    ");
-    assert_snapshot!(fleet.run("--host old pools ls"), @"
-    --- stderr
-    error: iapctl on old is older than this one and cannot be dialled
-    hint: upgrade iapd on old
-    --- exit 7
-    ");
-    assert_snapshot!(fleet.run("--host mute pools ls"), @"
-    --- stderr
-    error: cannot reach mute: ssh ended and said nothing
-    hint: does this work? [dir]/bin/ssh mute iapctl version
-    --- exit 7
-    ");
-    assert_snapshot!(fleet.run("--host nobody pools ls"), @"
-    --- stderr
-    error: cannot reach iapd on nobody: no daemon socket at [dir]/nobody.sock
-    hint: is the daemon running? see: systemctl status iapd
-    hint: a daemon with another socket: --socket PATH or IAPD_SOCKET
-    --- exit 7
-    ");
-    assert_snapshot!(fleet.run("--host down version"), @"
-    iapctl  [version]
-    iapd    not reachable
-    --- stderr
-    note: cannot reach down: ssh: connect to host down port 22: Connection refused
-    ");
-    let mut command = fleet.command("--host down pools ls");
-    command.env("IAPCTL_SSH", "/nowhere/ssh -v");
-    let output = command.output().unwrap();
-    assert_snapshot!(effect(&fleet.one, &output), @"
-    --- stderr
-    error: cannot run /nowhere/ssh: No such file or directory (os error 2)
-    --- exit 1
-    ");
-}
-
-#[test]
-fn a_mistake_in_host_is_a_usage_error_before_anything_is_dialled() {
-    let fleet = fleet();
-    assert_snapshot!(fleet.run("--host @macs pools ls"), @"
-    --- stderr
-    error: there is no group @macs
-    hint: the groups are @linux, @one; they are in [dir]/config/iapd/hosts.yaml or /etc/iapd/hosts.yaml
-    --- exit 2
-    ");
-    assert_snapshot!(fleet.run("--host=-oProxyCommand=x pools ls"), @"
-    --- stderr
-    error: --host -oProxyCommand=x: that is no host's name
-    hint: a host is ssh://[USER@]HOST[:PORT], unix:///PATH, local, or a name or @GROUP of the hosts file
-    --- exit 2
-    ");
-    assert_snapshot!(fleet.run("--host tcp://build-1:80 pools ls"), @"
-    --- stderr
-    error: --host tcp://build-1:80: there is no such way to a host
-    hint: a host is ssh://[USER@]HOST[:PORT], unix:///PATH, local, or a name or @GROUP of the hosts file
-    --- exit 2
-    ");
-    assert!(!fleet.one.directory().join("ssh.log").exists());
-}
-
-#[test]
 fn the_environment_names_hosts_and_what_needs_no_daemon_does_not_care() {
     let fleet = fleet();
     let with = |arguments: &str, hosts: &str| {
@@ -519,66 +322,24 @@ fn the_environment_names_hosts_and_what_needs_no_daemon_does_not_care() {
 }
 
 #[test]
-fn the_dialled_end_copies_until_the_daemon_ends_and_says_why_there_is_none() {
+fn tab_completes_hosts_and_what_is_on_them() {
     let fleet = fleet();
-    let mut command = fleet.command("dial-stdio");
-    // A client that does not speak HTTP/2 is told so and sent away by the daemon.
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stdin = child.stdin.as_mut().unwrap();
-    std::io::Write::write_all(stdin, b"GET / HTTP/1.0\r\n\r\nno more than this\r\n").unwrap();
-    // Standard input stays open: it is the daemon that ends this.
-    assert!(child.wait().unwrap().success());
-    // Here it is the caller, and the daemon notices.
-    let output = fleet.command("dial-stdio").output().unwrap();
-    assert!(output.status.success());
-    let output = fleet
-        .command("dial-stdio")
-        .env("IAPD_SOCKET", "/nowhere/iapd.sock")
-        .output()
-        .unwrap();
-    assert_snapshot!(effect(&fleet.one, &output), @"
-    --- stderr
-    error: no daemon socket at /nowhere/iapd.sock
-    hint: is the daemon running? see: systemctl status iapd
-    hint: a daemon with another socket: --socket PATH or IAPD_SOCKET
-    --- exit 7
-    ");
-}
-
-#[test]
-fn a_daemon_that_refuses_a_call_over_ssh_is_not_unreachable() {
-    let mut two = answers();
-    two.errors.insert(
-        "ListPools",
-        Status::internal("list instances: no such project"),
-    );
-    let fleet = Fleet::start(answers(), two);
-    assert_snapshot!(fleet.run("--host @linux pools ls -o name"), @"
-    build-1/linux
-    build-1/linux-vm
-    --- stderr
-    error: build-2: list instances: no such project
-    --- exit 1
-    ");
-}
-
-/// Returns lines that come from several hosts at the same time, in an order that is always the
-/// same.
-fn sorted(said: &str) -> String {
-    let (stdout, rest) = said.split_once("--- stderr\n").unwrap_or((said, ""));
-    let (stderr, exit) = rest.split_once("--- exit").unwrap_or((rest, ""));
-    let sort = |text: &str| {
-        let mut lines: Vec<&str> = text.lines().collect();
-        lines.sort_unstable();
-        lines.join("\n")
+    let tab = |words: &[&str]| {
+        let mut command = fleet.command("--");
+        command
+            .args(words)
+            .env("COMPLETE", "bash")
+            .env("_CLAP_IFS", "\n")
+            .env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string())
+            .env("_CLAP_COMPLETE_COMP_TYPE", "9")
+            .env("_CLAP_COMPLETE_SPACE", "false");
+        let output = command.output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
     };
-    format!(
-        "{}\n--- stderr\n{}\n--- exit{exit}",
-        sort(stdout),
-        sort(stderr)
-    )
+    assert_eq!(tab(&["iapctl", "--host", "@"]), "@linux\n@one");
+    assert_eq!(tab(&["iapctl", "status", "--host", "d"]), "db");
+    let names = tab(&["iapctl", "--host", "db", "agents", "show", "linux-h"]);
+    assert_eq!(names, "linux-h2-aaaaa");
+    let names = tab(&["iapctl", "--host=@linux", "pools", "show", "l"]);
+    assert_eq!(names, "linux\nlinux-vm");
 }

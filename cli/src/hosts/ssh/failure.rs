@@ -50,8 +50,8 @@ fn explain(
             format!("iapctl on {name} is older than this one and cannot be dialled"),
             vec![format!("upgrade iapd on {name}")],
         ),
-        Some(code) if code != SSH_FAILED && said.contains("error: ") => {
-            let what = labelled(said, "error: ").remove(0);
+        Some(code) if code != SSH_FAILED && !labelled(said, "error: ").is_empty() => {
+            let what = labelled(said, "error: ").join("; ");
             CliError::Host {
                 what: format!("cannot reach iapd on {name}: {what}"),
                 hints: labelled(said, "hint: ")
