@@ -42,9 +42,7 @@ impl StoragePool {
 
 impl Drop for StoragePool {
     fn drop(&mut self) {
-        if let Err(error) = self.incus(&["storage", "delete", &self.0]) {
-            eprintln!("{error}");
-        }
+        let _ = self.incus(&["storage", "delete", &self.0]);
     }
 }
 
@@ -52,7 +50,8 @@ impl Drop for StoragePool {
 async fn on_a_full_storage_pool_no_agent_is_made_until_there_is_room() -> anyhow::Result<()> {
     let small = StoragePool::new()?;
     let mut options = options(2);
-    options.incus_extra += &format!("      storagePool: {}\n", small.0);
+    let storage = format!("      storagePool: {}\n", small.0);
+    options.incus_extra.push_str(&storage);
     // Dropped before the storage pool, in which its agents are.
     let host = Host::start(options).await?;
     settled(&host, 2).await?;

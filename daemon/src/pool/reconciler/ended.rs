@@ -15,8 +15,8 @@ use super::super::apply::keep::Heard;
 use super::super::apply::launch::{LaunchFailed, Launched};
 use super::super::apply::leave::Left;
 use super::super::ending::Ending;
-use super::super::ledger::Verdict;
 use super::super::ledger::Entry;
+use super::super::ledger::Verdict;
 use super::super::plan::{self, ReapReason, Staying};
 use super::Reconciler;
 
