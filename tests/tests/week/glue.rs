@@ -233,6 +233,8 @@ impl Daemon {
                 true => 0,
                 false => wanted.count,
             },
+            // The simulated pools keep none.
+            spares: 0,
             paused: wanted.paused,
             removed: wanted.removed,
             spec_hash: &wanted.spec,

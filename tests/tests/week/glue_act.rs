@@ -77,7 +77,9 @@ pub(super) async fn carry_out(means: Means, action: Action) -> Ended {
             azure_agent_id,
             ghost,
         } => Ended::Deregistered(deregister(&means, &name, azure_agent_id, ghost).await),
-        Action::Adopt { .. } | Action::CancelLaunch { .. } => unreachable!("not carried out here"),
+        Action::Adopt { .. } | Action::Promote { .. } | Action::CancelLaunch { .. } => {
+            unreachable!("not carried out here")
+        }
     }
 }
 
