@@ -343,7 +343,7 @@ pub fn state(evidence: &Evidence<'_>) -> AgentState {
     let Some(instance) = evidence.instance else {
         return match evidence.doing {
             Some(Doing::Launch) => AgentState::Creating,
-            Some(Doing::Spare) => AgentState::Spare,
+            _ if evidence.spare => AgentState::Spare,
             _ => AgentState::Deregistering,
         };
     };

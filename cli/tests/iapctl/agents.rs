@@ -74,8 +74,10 @@ fn a_spare_is_listed_as_one_and_azure_does_not_know_it() {
     azure     not registered
     ");
     assert_snapshot!(iapctl(&fake, "pools recycle linux --dry-run"), @"
-    AGENT           STATE  WOULD                JOB  FOR
+    AGENT           STATE  WOULD                 JOB  FOR
     linux-h1-s9a1e  spare  be made anew at once  -    -
+    --- stderr
+    note: a dry run: nothing was done
     ");
 }
 

@@ -117,6 +117,7 @@ fn a_paused_pool_shows_by_whom_and_why() {
     state        paused
     why          paused by ana "cert swap"
     agents       0 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated, 0 kept
+    spares       1 of 1, unknown to Azure
     queued       3 jobs wait for an agent
                  paused by ana "cert swap"
                  at capacity: all 8 agents are busy
@@ -227,6 +228,7 @@ fn another_count_is_shown() {
     pool         linux
     state        ok
     agents       12 wanted: 6 busy, 2 idle, 0 starting, 0 leaving, 0 troubled; 1 outdated, 0 kept
+    spares       1 of 1, unknown to Azure
     count        12 agents by ana, 8 are configured
     queued       3 jobs wait for an agent
                  at capacity: all 8 agents are busy

@@ -226,7 +226,9 @@ fn a_spare_is_no_agent_whatever_happens_to_it_until_it_becomes_one() {
             now: Instant::now(),
         })
     };
-    assert_eq!(state_of(None, Some(Doing::Spare)), AgentState::Spare);
+    for doing in [None, Some(Doing::Spare), Some(Doing::Remove)] {
+        assert_eq!(state_of(None, doing), AgentState::Spare, "{doing:?}");
+    }
     for status in [Starting, Running, Frozen, Stopped] {
         for doing in [None, Some(Doing::Spare), Some(Doing::Remove)] {
             let state = state_of(Some(status), doing);

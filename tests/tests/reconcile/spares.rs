@@ -7,7 +7,7 @@ use iap_common::v1;
 use iap_tests::host::{Host, HostOptions};
 use iap_tests::wait;
 
-use super::world::{options, queue, reload, running, runs_once, settled, settled_with};
+use super::world::{no_problem, options, queue, reload, running, runs_once, settled, settled_with};
 use crate::SOON;
 
 pub(crate) fn options_with_spares(count: u32, spares: u32) -> HostOptions {
@@ -137,6 +137,27 @@ async fn fewer_spares_are_wanted_after_a_reload_and_one_that_vanishes_is_made_ag
     let none = host.config(1).replace("spares: 2", "spares: 0");
     reload(&host, &none)?;
     assert_eq!(settled(&host, 1).await?, agents);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spares_that_vanish_while_they_boot_brake_launches_and_cost_no_agent() -> anyhow::Result<()>
+{
+    let (host, agents, _) = start(1, 1).await?;
+    wait::until("the brake", SOON, async || {
+        let all = host.agents().await?;
+        let made = |agent: &&v1::Agent| agent.detail.starts_with("becomes an agent");
+        for spare in all.iter().filter(made) {
+            host.incus(&["delete", "--force", &spare.name])?;
+        }
+        let problems = host.status().await?.problems;
+        let told = |problem: &String| problem.contains("a spare cannot be made");
+        Ok(problems.iter().any(told).then_some(()))
+    })
+    .await
+    .with_context(|| host.log())?;
+    no_problem(&host).await?;
+    assert_eq!(settled_with(&host, 1, 1).await?.0, agents);
     Ok(())
 }
 
