@@ -6,7 +6,7 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../proto");
-    let files = ["pool", "agent", "provision", "daemon", "history"]
+    let files = ["pool", "agent", "provision", "image", "daemon", "history"]
         .map(|name| root.join(format!("iap/v1/{name}.proto")));
     for file in &files {
         println!("cargo:rerun-if-changed={}", file.display());

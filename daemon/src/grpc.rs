@@ -16,6 +16,7 @@ use iap_common::v1;
 use iap_common::v1::agent_service_server::AgentServiceServer;
 use iap_common::v1::daemon_service_server::DaemonServiceServer;
 use iap_common::v1::history_service_server::HistoryServiceServer;
+use iap_common::v1::image_service_server::ImageServiceServer;
 use iap_common::v1::pool_service_server::PoolServiceServer;
 use iap_common::v1::provision_service_server::ProvisionServiceServer;
 
@@ -39,6 +40,7 @@ mod daemon;
 mod ended_log;
 mod events;
 mod history;
+mod image;
 mod intents;
 mod keep;
 mod peer;
@@ -177,6 +179,7 @@ async fn routes(services: Services) -> Routes {
     health
         .set_serving::<ProvisionServiceServer<Services>>()
         .await;
+    health.set_serving::<ImageServiceServer<Services>>().await;
     health.set_serving::<DaemonServiceServer<Services>>().await;
     health.set_serving::<HistoryServiceServer<Services>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -192,6 +195,7 @@ async fn routes(services: Services) -> Routes {
             ProvisionServiceServer::new(services.clone())
                 .max_decoding_message_size(LARGEST_MESSAGE),
         )
+        .add_service(ImageServiceServer::new(services.clone()))
         .add_service(HistoryServiceServer::new(services.clone()))
         .add_service(DaemonServiceServer::new(services))
 }

@@ -14,7 +14,7 @@
 //!                                                      ├── PoolCommand ──► pool task
 //!                                   pauses, counts ◄───┘
 //!                                  intents ──watch──► pool task
-//!  provision jobs:  grpc ─► provision task ─► incus
+//!  provision jobs, changes of images:  grpc ─► provision task ─► incus
 //! ```
 //!
 //! Rules that keep it that way:

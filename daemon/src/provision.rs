@@ -12,7 +12,8 @@
 //!      └── jobs, events ◄── ledger ◄── progress ──► log, record            (files)
 //! ```
 //!
-//! What a job looks like from outside is [`Job`], what may be asked for [`JobRequest`]. Nothing here
+//! What a job looks like from outside is [`Job`], what may be asked for [`JobRequest`]. The images
+//! of earlier jobs, the way back to one and the removal of old ones are `images`. Nothing here
 //! knows gRPC, pools or the configuration: the credential to ask Azure with is looked up when it is
 //! needed.
 
@@ -20,6 +21,7 @@ mod builder;
 mod context;
 mod error;
 mod guest_os;
+mod images;
 mod job;
 mod ledger;
 mod log;
@@ -45,9 +47,12 @@ use hyper::body::Bytes;
 use tokio::sync::{broadcast, mpsc};
 
 pub use self::error::ProvisionError;
+use self::images::Change;
+pub use self::images::{ImageError, PruneRule, Pruned, RollBack, RolledBack, TargetImage};
 pub use self::job::{Job, JobEvent, JobState, Step, StepKind, StepState};
 use self::ledger::Ledger;
 use self::package_cache::PackageCache;
+pub use self::queue::Target;
 use self::queue::Waiting;
 use self::record::Records;
 pub use self::request::{JobRequest, PackageSource, Script};
@@ -79,12 +84,14 @@ pub struct Provisioner {
     ledger: Arc<Ledger>,
     packages: PackageCache,
     azure: AzureLookup,
+    incus: Incus,
     commands: mpsc::Sender<Command>,
 }
 
 /// What the task is told.
 enum Command {
     Run(Box<Waiting>),
+    Change(Box<Change>),
     /// A job has been cancelled that may be waiting.
     Look,
 }
@@ -105,7 +112,7 @@ impl Provisioner {
         let task = ProvisionTask::new(
             Arc::clone(&ledger),
             packages.clone(),
-            incus,
+            incus.clone(),
             Arc::clone(&azure),
             owner,
             received,
@@ -115,6 +122,7 @@ impl Provisioner {
                 ledger,
                 packages,
                 azure,
+                incus,
                 commands,
             },
             task,

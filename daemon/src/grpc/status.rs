@@ -11,7 +11,7 @@ use crate::config::nearest;
 use crate::incus::IncusError;
 use crate::intents::IntentsError;
 use crate::pool::command::CommandError;
-use crate::provision::ProvisionError;
+use crate::provision::{ImageError, ProvisionError};
 use crate::store::StoreError;
 
 const DOMAIN: &str = "iapd";
@@ -181,5 +181,48 @@ pub(super) fn provision(error: &ProvisionError) -> Status {
             status(Code::Aborted, "UPLOAD", message, None)
         }
         ProvisionError::Disk { .. } => status(Code::Internal, "DISK", message, None),
+    }
+}
+
+/// A target of several projects, without the one that is meant.
+pub(super) fn ambiguous_target(target: &str, projects: &[String]) -> Status {
+    status(
+        Code::InvalidArgument,
+        "AMBIGUOUS_TARGET",
+        format!(
+            "there is a target {target} in projects {}",
+            projects.join(", ")
+        ),
+        Some("name one with --project".into()),
+    )
+}
+
+pub(super) fn image(error: &ImageError) -> Status {
+    let message = chain(error).to_string();
+    let refused = |reason, hint: Option<String>| {
+        status(Code::FailedPrecondition, reason, message.clone(), hint)
+    };
+    let look = |target: &str| Some(format!("look at its images: iapctl images ls {target}"));
+    match error {
+        ImageError::NoAlias { target, .. } => refused("NO_ALIAS", look(target)),
+        ImageError::NoneOlder { target, .. } => refused("NONE_OLDER", look(target)),
+        ImageError::IsCurrent { target, .. } => refused("IS_CURRENT", look(target)),
+        ImageError::Moved { target, .. } => refused("MOVED", look(target)),
+        ImageError::JobUnderWay { job, .. } => {
+            let hint = format!("wait for it: iapctl provision watch {job}");
+            refused("JOB_UNDER_WAY", Some(hint))
+        }
+        ImageError::NoSuchImage { target, .. } => {
+            status(Code::NotFound, "NO_SUCH_IMAGE", message, look(target))
+        }
+        ImageError::Ambiguous { target, .. } => {
+            status(Code::InvalidArgument, "AMBIGUOUS", message, look(target))
+        }
+        ImageError::NoSuchProject(_) => status(Code::NotFound, "NO_SUCH_PROJECT", message, None),
+        ImageError::Stopping => stopping(),
+        ImageError::Incus { source, .. } if source.is_transient() => {
+            status(Code::Unavailable, "INCUS_UNREACHABLE", message, None)
+        }
+        ImageError::Incus { .. } => status(Code::Internal, "INCUS", message, None),
     }
 }

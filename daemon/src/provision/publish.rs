@@ -1,6 +1,5 @@
 //! From a stopped builder to an image that agents are started from.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -12,18 +11,23 @@ use crate::incus::{Image, IncusError, NewInstance, Project};
 
 use super::context::Context;
 use super::error::StepError;
+use super::images::{self, PruneRule};
 use super::ownership;
 
 /// Image properties.
 pub(super) const TARGET: &str = "iapd.target";
 pub(super) const JOB: &str = "iapd.job";
+pub(super) const BASE: &str = "iapd.base";
+pub(super) const BASE_FINGERPRINT: &str = "iapd.base-fingerprint";
+pub(super) const AGENT_VERSION: &str = "iapd.agent-version";
+pub(super) const SCRIPTS: &str = "iapd.scripts";
+/// The image that the target was when this one was made: what to go back to.
+pub(super) const REPLACES: &str = "iapd.replaces";
 
 /// Packing tens of GiB on a slow disk.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(60 * 60);
 const WARM_DEADLINE: Duration = Duration::from_secs(30 * 60);
 const REMOVE_DEADLINE: Duration = Duration::from_secs(60);
-/// Images of one target that are kept, the one the alias points at included.
-const KEPT_IMAGES: usize = 3;
 
 /// Makes an image of a stopped instance and returns its fingerprint.
 pub(super) async fn publish(
@@ -88,41 +92,30 @@ pub(super) async fn warm(cx: &Context, new: &NewInstance) -> Result<(), StepErro
     Ok(())
 }
 
-/// Removes the target's old images beyond the newest few. What cannot be removed is left: it only
-/// takes space.
-pub(super) async fn prune(project: &Project, target: &str) {
-    let images = match project.images().await {
-        Ok(images) => images,
-        Err(error) => {
-            warn!(target_alias = target, error = %chain(&error), "old images not listed");
-            return;
-        }
+/// Points a target's alias at an image, in one request.
+pub(super) async fn point_at(
+    project: &Project,
+    target: &str,
+    description: &str,
+    image: &str,
+) -> Result<(), IncusError> {
+    let Err(error) = project.point_alias(target, description, image).await else {
+        return Ok(());
     };
-    for image in outdated(images, target) {
-        let fingerprint = image.fingerprint;
-        match project.delete_image(&fingerprint).await {
-            Ok(()) => info!(target_alias = target, fingerprint, "old image removed"),
-            Err(error) => {
-                warn!(target_alias = target, fingerprint, error = %chain(&error), "old image not removed");
-            }
-        }
+    // It may have been done and only the answer lost.
+    match project.alias(target).await {
+        Ok(Some(points_at)) if points_at == image => Ok(()),
+        _ => Err(error),
     }
 }
 
-/// Returns the images of a target that nobody needs: made here, without an alias, and not among the
-/// newest.
-fn outdated(mut images: Vec<Image>, target: &str) -> Vec<Image> {
-    images.retain(|image| {
-        image.properties.contains_key(JOB)
-            && image
-                .properties
-                .get(TARGET)
-                .is_some_and(|made_for| made_for == target)
-    });
-    images.sort_by_key(|image| Reverse(image.created_at));
-    let mut old = images.split_off(KEPT_IMAGES.min(images.len()));
-    old.retain(|image| image.aliases.is_empty());
-    old
+/// Removes the target's old images beyond the newest few. What cannot be removed is left: it only
+/// takes space.
+pub(super) async fn prune(project: &Project, failed: &BTreeSet<String>, target: &str) {
+    let pruned = images::prune(project, failed, target, &PruneRule::default()).await;
+    if let Err(error) = pruned {
+        warn!(target_alias = target, error = %chain(&error), "old images not listed");
+    }
 }
 
 /// Removes what jobs that did not end well have published.
@@ -134,19 +127,20 @@ pub(super) async fn discard(project: &Project, jobs: &BTreeSet<String>) -> Resul
     Ok(())
 }
 
-/// Returns the images of these jobs. One with an alias has been given a purpose by somebody.
+/// Returns the images of these jobs that nobody has a purpose for.
 fn unwanted(images: Vec<Image>, jobs: &BTreeSet<String>) -> Vec<String> {
     images
         .into_iter()
-        .filter(|image| image.aliases.is_empty())
-        .filter(|image| {
-            image
-                .properties
-                .get(JOB)
-                .is_some_and(|job| jobs.contains(job))
-        })
+        .filter(|image| is_unwanted(image, jobs))
         .map(|image| image.fingerprint)
         .collect()
+}
+
+/// Returns whether one of these jobs made an image. One with an alias has been given a purpose by
+/// somebody.
+pub(super) fn is_unwanted(image: &Image, jobs: &BTreeSet<String>) -> bool {
+    let made_by = image.properties.get(JOB);
+    image.aliases.is_empty() && made_by.is_some_and(|job| jobs.contains(job))
 }
 
 #[cfg(test)]
@@ -182,26 +176,5 @@ mod tests {
         };
         assert_eq!(unwanted(images(), &["91c2e0".to_owned()].into()), ["left"]);
         assert!(unwanted(images(), &["0e2c19".to_owned()].into()).is_empty());
-    }
-
-    #[test]
-    fn only_old_unnamed_images_of_the_target_are_outdated() {
-        let images = vec![
-            image("oldest", 1, "linux", &[]),
-            image("named", 2, "linux", &["rollback"]),
-            image("other", 3, "windows", &[]),
-            image("foreign", 4, "", &[]),
-            image("old", 5, "linux", &[]),
-            image("third", 6, "linux", &[]),
-            image("current", 8, "linux", &["linux"]),
-            image("second", 7, "linux", &[]),
-        ];
-        let found = outdated(images, "linux");
-        let names: Vec<_> = found
-            .iter()
-            .map(|image| image.fingerprint.as_str())
-            .collect();
-        assert_eq!(names, ["old", "oldest"]);
-        assert!(outdated(vec![image("only", 1, "linux", &[])], "linux").is_empty());
     }
 }

@@ -72,7 +72,9 @@ pub(super) async fn carry_out(steps: Steps, ledger: Arc<Ledger>) {
     });
     // Not before: a daemon that dies meanwhile must find the job as it went.
     if promoted {
-        publish::prune(&steps.cx.project, &steps.request.target).await;
+        let project = &steps.cx.project;
+        let failed = ledger.failed_jobs(project.name());
+        publish::prune(project, &failed, &steps.request.target).await;
     }
 }
 

@@ -127,7 +127,7 @@ impl Steps {
         builder.stop().await?;
 
         self.begin(StepKind::Publish, 0)?;
-        let properties = self.properties(&os, base, &version);
+        let properties = self.properties(&os, base, &version).await?;
         let name = ownership::name_of(&self.job);
         let image = publish::publish(&self.cx, &name, properties, &self.job).await?;
         self.cx.progress.detail(&format!("image {}", short(&image)));
@@ -381,25 +381,36 @@ impl Steps {
         Ok(said)
     }
 
-    fn properties(&self, os: &GuestOs, base: String, version: &str) -> BTreeMap<String, String> {
+    async fn properties(
+        &self,
+        os: &GuestOs,
+        base: String,
+        version: &str,
+    ) -> Result<BTreeMap<String, String>, StepError> {
+        let target = &self.request.target;
+        // Nothing else moves the alias before this job does: see `queue`.
+        let replaces = self.cx.project.alias(target).await;
+        let replaces = replaces.map_err(StepError::incus("look at the present image"))?;
         let scripts: Vec<_> = self.request.scripts.iter().map(with_hash).collect();
         let description = format!("Azure Pipelines agent {version} on {}", os.pretty);
-        [
+        let properties = [
             ("os", os.id.clone()),
             ("release", os.version.clone()),
             ("description", description),
-            ("iapd.base", self.request.base.clone()),
-            ("iapd.base-fingerprint", base),
-            ("iapd.agent-version", version.to_owned()),
-            ("iapd.scripts", scripts.join(" ")),
-            (TARGET, self.request.target.clone()),
+            (publish::BASE, self.request.base.clone()),
+            (publish::BASE_FINGERPRINT, base),
+            (publish::AGENT_VERSION, version.to_owned()),
+            (publish::SCRIPTS, scripts.join(" ")),
+            (publish::REPLACES, replaces.unwrap_or_default()),
+            (TARGET, target.clone()),
             (JOB, self.job.clone()),
-        ]
-        .into_iter()
-        // Debian's testing has no version, a job may have no scripts.
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+        ];
+        Ok(properties
+            .into_iter()
+            // Debian's testing has no version, a job may have no scripts.
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect())
     }
 
     async fn promote(&self, image: &str, version: &str) -> Result<(), StepError> {
@@ -408,15 +419,9 @@ impl Steps {
             "provision job {}: agent {version} on {}",
             self.job, self.request.base
         );
-        let project = &self.cx.project;
-        if let Err(source) = project.point_alias(target, &description, image).await {
-            // It may have been done and only the answer lost.
-            let points_at = project.alias(target).await.ok().flatten();
-            if points_at.as_deref() != Some(image) {
-                let what = "point the alias at the new image";
-                return Err(StepError::Incus { what, source });
-            }
-        }
+        publish::point_at(&self.cx.project, target, &description, image)
+            .await
+            .map_err(StepError::incus("point the alias at the new image"))?;
         self.cx
             .progress
             .detail(&format!("{target} is image {}", short(image)));

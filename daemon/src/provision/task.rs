@@ -1,5 +1,6 @@
 //! The task that owns the running jobs: starts those whose turn it is, and sees to it that every
-//! job ends, also when the daemon stops.
+//! job ends, also when the daemon stops. Images are changed by nothing else: what operators ask
+//! for is done here, too, when no job works on the same target.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tracing::{Instrument, error, info_span, warn};
 use crate::incus::Incus;
 
 use super::context::Context;
+use super::images::Change;
 use super::job::JobState;
 use super::ledger::{Keep, Ledger};
 use super::log::JobLog;
@@ -44,6 +46,11 @@ pub struct ProvisionTask {
     running: JoinSet<()>,
     /// What each running job makes, by its task.
     targets: HashMap<Id, (String, Target)>,
+    /// Changes of images whose turn has not come.
+    asked: VecDeque<Change>,
+    changing: JoinSet<()>,
+    /// What each change that is under way concerns, by its task.
+    changed: HashMap<Id, Target>,
 }
 
 impl ProvisionTask {
@@ -67,6 +74,9 @@ impl ProvisionTask {
             waiting: VecDeque::new(),
             running: JoinSet::new(),
             targets: HashMap::new(),
+            asked: VecDeque::new(),
+            changing: JoinSet::new(),
+            changed: HashMap::new(),
         }
     }
 
@@ -94,27 +104,56 @@ impl ProvisionTask {
         let mut sweeping = std::pin::pin!(sweep(&incus, &owner, &ledger));
         loop {
             self.end_cancelled();
+            self.start_changes();
             self.start_next();
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = &mut sweeping => {}
                 Some(command) = self.commands.recv() => match command {
                     Command::Run(waiting) => self.waiting.push_back(*waiting),
+                    Command::Change(change) => self.asked.push_back(*change),
                     Command::Look => {}
                 },
                 Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+                Some(ended) = self.changing.join_next_with_id() => self.change_ended(ended),
             }
         }
         self.stop().await;
     }
 
+    /// Begins the changes that nothing is in the way of. One whose target has a job is refused: it
+    /// would wait for an hour. A job that has ended and is tidying up is waited for.
+    fn start_changes(&mut self) {
+        let (running, mut changed) = (self.running_targets(), self.changed_targets());
+        let asked = std::mem::take(&mut self.asked).into_iter();
+        for change in asked.filter(|change| !change.is_given_up()) {
+            match self.ledger.check_no_job(change.target()) {
+                Ok(()) => self.asked.push_back(change),
+                Err(under_way) => change.refuse(under_way),
+            }
+        }
+        while let Some(change) = queue::take_change(&mut self.asked, &running, &changed) {
+            let target = change.target().clone();
+            changed.push(target.clone());
+            let failed = self.ledger.failed_jobs(&target.project);
+            let incus = self.incus.clone();
+            let task = self.changing.spawn(change.carry_out(incus, failed));
+            self.changed.insert(task.id(), target);
+        }
+    }
+
+    fn running_targets(&self) -> Vec<Target> {
+        let targets = self.targets.values();
+        targets.map(|(_, target)| target.clone()).collect()
+    }
+
+    fn changed_targets(&self) -> Vec<Target> {
+        self.changed.values().cloned().collect()
+    }
+
     fn start_next(&mut self) {
-        let mut running: Vec<Target> = self
-            .targets
-            .values()
-            .map(|(_, target)| target.clone())
-            .collect();
-        while let Some(next) = queue::take_next(&mut self.waiting, &running) {
+        let (mut running, changed) = (self.running_targets(), self.changed_targets());
+        while let Some(next) = queue::take_next(&mut self.waiting, &running, &changed) {
             let target = Target::of(&next.request);
             running.push(target.clone());
             let job = next.job.clone();
@@ -163,6 +202,17 @@ impl ProvisionTask {
         self.packages.prune(&self.ledger.wanted_packages());
     }
 
+    fn change_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) => {
+                error!(%error, "a change of images broke off");
+                error.id()
+            }
+        };
+        self.changed.remove(&id);
+    }
+
     /// Ends jobs that were cancelled before their turn.
     fn end_cancelled(&mut self) {
         let (cancelled, waiting) = std::mem::take(&mut self.waiting)
@@ -179,6 +229,7 @@ impl ProvisionTask {
 
     async fn stop(mut self) {
         self.commands.close();
+        self.asked.clear();
         for job in self.ledger.unfinished() {
             // Errs only for a job that has ended meanwhile.
             drop(self.ledger.cancel(&job.id, STOPPED));
@@ -188,10 +239,12 @@ impl ProvisionTask {
             while let Some(ended) = self.running.join_next_with_id().await {
                 self.ended(ended);
             }
+            while self.changing.join_next().await.is_some() {}
         });
         if ended.await.is_err() {
             warn!("provision jobs did not end in time; their builders go at the next start");
             self.running.shutdown().await;
+            self.changing.shutdown().await;
         }
         // Also those whose command was never taken.
         for job in self.ledger.unfinished() {
