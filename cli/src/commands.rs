@@ -9,6 +9,7 @@ use iap_common::client;
 use iap_common::v1::agent_service_client::AgentServiceClient;
 use iap_common::v1::daemon_service_client::DaemonServiceClient;
 use iap_common::v1::history_service_client::HistoryServiceClient;
+use iap_common::v1::image_service_client::ImageServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
 use tokio::sync::OnceCell;
@@ -31,6 +32,7 @@ mod dial_stdio;
 mod doctor;
 mod drain;
 mod events;
+mod images;
 mod jobs;
 mod logs;
 mod man;
@@ -57,6 +59,9 @@ pub(crate) enum Command {
     Drain(drain::DrainArgs),
     Resume(resume::ResumeArgs),
     Provision(provision::Provision),
+    /// Look at images, go back to an older one and remove old ones
+    #[command(alias = "image", subcommand)]
+    Images(images::Images),
     /// Look at jobs that have ended
     #[command(alias = "job", subcommand)]
     Jobs(jobs::Jobs),
@@ -96,6 +101,7 @@ impl Command {
             Self::Drain(args) => Box::pin(drain::run(context, args)).await,
             Self::Resume(args) => resume::run(context, args).await,
             Self::Provision(args) => Box::pin(args.run(context)).await,
+            Self::Images(verb) => Box::pin(verb.run(context)).await,
             Self::Jobs(verb) => verb.run(context).await,
             Self::Events(args) => events::run(context, args).await,
             Self::Audit(verb) => verb.run(context).await,
@@ -192,6 +198,10 @@ impl Context {
 
     pub(crate) async fn provision(&self) -> Result<ProvisionServiceClient<Channel>, CliError> {
         Ok(ProvisionServiceClient::new(self.connect().await?))
+    }
+
+    pub(crate) async fn images(&self) -> Result<ImageServiceClient<Channel>, CliError> {
+        Ok(ImageServiceClient::new(self.connect().await?))
     }
 
     pub(crate) async fn history(&self) -> Result<HistoryServiceClient<Channel>, CliError> {

@@ -1,7 +1,7 @@
 //! Names for the shell's Tab key, asked of the daemon. It runs inside the shell: quick, silent,
 //! and without an answer when there is no daemon.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,16 +11,19 @@ use futures_util::future::join_all;
 use iap_common::socket;
 use iap_common::v1::agent_service_client::AgentServiceClient;
 use iap_common::v1::history_service_client::HistoryServiceClient;
+use iap_common::v1::image_service_client::ImageServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
 use iap_common::v1::{
-    Agent, EndedAgent, ListAgentsRequest, ListEndedAgentsRequest, ListPoolsRequest,
-    ListProvisionJobsRequest,
+    Agent, EndedAgent, ListAgentsRequest, ListEndedAgentsRequest, ListImagesRequest,
+    ListPoolsRequest, ListProvisionJobsRequest,
 };
+use jiff::Timestamp;
 use tonic::transport::Channel;
 
 use crate::commands::connect;
 use crate::hosts::{Book, HOST_VARIABLE, Hosts, Way};
+use crate::rows::image::Image;
 use crate::rows::plain;
 
 /// A person waits with a finger on the key.
@@ -102,6 +105,42 @@ pub(crate) fn jobs(current: &OsStr) -> Vec<CompletionCandidate> {
         });
         Some(jobs.collect())
     })
+}
+
+/// Aliases that there are images of.
+pub(crate) fn targets(current: &OsStr) -> Vec<CompletionCandidate> {
+    names(current, async |channel| {
+        let mut counts = BTreeMap::<String, usize>::new();
+        for image in listed_images(channel).await? {
+            *counts.entry(image.target).or_default() += 1;
+        }
+        let targets = counts.into_iter();
+        let told = targets.map(|(target, count)| (target, format!("{count} images")));
+        Some(told.collect())
+    })
+}
+
+/// Images that a target could be.
+pub(crate) fn images(current: &OsStr) -> Vec<CompletionCandidate> {
+    names(current, async |channel| {
+        let images = listed_images(channel).await?.into_iter();
+        let images = images.filter(|image| !image.current).map(|image| {
+            let image = Image::from(image);
+            let version = image.agent_version.as_deref().unwrap_or("-");
+            let age = image.age(Timestamp::now()).unwrap_or_default();
+            let help = format!("{}: agent {version}, {age}", image.target);
+            (image.short().to_owned(), help)
+        });
+        Some(images.collect())
+    })
+}
+
+async fn listed_images(channel: Channel) -> Option<Vec<iap_common::v1::Image>> {
+    let answer = ImageServiceClient::new(channel)
+        .list_images(ListImagesRequest::default())
+        .await
+        .ok()?;
+    Some(answer.into_inner().images)
 }
 
 /// Types of events.

@@ -10,6 +10,7 @@ pub(crate) mod auth;
 pub(crate) mod doctor;
 pub(crate) mod fleet;
 pub(crate) mod history;
+pub(crate) mod image;
 mod intent;
 pub(crate) mod pool;
 pub(crate) mod provision;

@@ -1,4 +1,4 @@
-//! Asks before a job is killed.
+//! Asks before a job is killed, or something else that nobody can take back.
 
 use std::io::{IsTerminal, Write};
 
@@ -17,23 +17,14 @@ pub(super) fn confirm_jobs_lost(agents: &[Agent], yes: bool) -> Result<(), CliEr
     if yes || agents.is_empty() {
         return Ok(());
     }
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+    if !can_ask() {
         return Err(CliError::usage(
             "jobs would fail, and nobody can be asked here",
             "pass --yes",
         ));
     }
     for agent in agents {
-        let mut stderr = std::io::stderr();
-        let _ = write!(stderr, "Type {} to let its job fail: ", agent.name);
-        let _ = stderr.flush();
-        let mut answer = String::new();
-        std::io::stdin()
-            .read_line(&mut answer)
-            .map_err(|source| CliError::Read {
-                path: "the answer".into(),
-                source,
-            })?;
+        let answer = ask(&format!("Type {} to let its job fail: ", agent.name))?;
         if answer.trim() != agent.name {
             return Err(CliError::usage(
                 "not confirmed, nothing was done",
@@ -42,6 +33,43 @@ pub(super) fn confirm_jobs_lost(agents: &[Agent], yes: bool) -> Result<(), CliEr
         }
     }
     Ok(())
+}
+
+/// Asks whether to go on, unless `yes`.
+pub(super) fn confirm(question: &str, yes: bool) -> Result<(), CliError> {
+    if yes {
+        return Ok(());
+    }
+    if !can_ask() {
+        let what = "nothing was done: nobody can be asked here";
+        return Err(CliError::usage(what, "pass --yes"));
+    }
+    let answer = ask(&format!("{question} [y/N] "))?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(CliError::usage(
+            "not confirmed, nothing was done",
+            "answer y, or pass --yes",
+        )),
+    }
+}
+
+fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+fn ask(question: &str) -> Result<String, CliError> {
+    let mut stderr = std::io::stderr();
+    let _ = write!(stderr, "{question}");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|source| CliError::Read {
+            path: "the answer".into(),
+            source,
+        })?;
+    Ok(answer)
 }
 
 fn loss(agent: &Agent, now: Timestamp) -> String {

@@ -75,6 +75,22 @@ fn only_kept_agents_are_offered_for_release() {
 }
 
 #[test]
+fn targets_and_images_come_from_the_daemon() {
+    let fake = Fake::start(super::images::images());
+    let socket = fake.socket();
+    let socket = socket.to_str().unwrap();
+    assert_snapshot!(tab(&fake, socket, &["iapctl", "images", "prune", "l"]), @"
+    legacy
+    linux
+    ");
+    let to = ["iapctl", "images", "rollback", "linux", "--to", ""];
+    assert_snapshot!(tab(&fake, socket, &to), @"
+    9fd8d5c0ffee
+    0ddba11ca5ca
+    ");
+}
+
+#[test]
 fn without_a_daemon_verbs_are_completed_and_names_are_not() {
     let fake = Fake::start(answers());
     assert_snapshot!(tab(&fake, "/nowhere", &["iapctl", "agents", "l"]), @"

@@ -10,6 +10,7 @@ use iap_common::v1;
 use iap_common::v1::agent_service_server::AgentServiceServer;
 use iap_common::v1::daemon_service_server::DaemonServiceServer;
 use iap_common::v1::history_service_server::HistoryServiceServer;
+use iap_common::v1::image_service_server::ImageServiceServer;
 use iap_common::v1::pool_service_server::PoolServiceServer;
 use iap_common::v1::provision_service_server::ProvisionServiceServer;
 use tokio::net::UnixListener;
@@ -53,6 +54,9 @@ pub(crate) struct Answers {
     pub(crate) jobs: Vec<v1::ProvisionJob>,
     pub(crate) job_events: Scripts<v1::watch_provision_job_response::Event>,
     pub(crate) job_log: Scripts<&'static str>,
+    pub(crate) images: Vec<v1::Image>,
+    pub(crate) rolled_back: v1::RollbackImageResponse,
+    pub(crate) pruned: v1::PruneImagesResponse,
     pub(crate) ended: Vec<v1::EndedAgent>,
     pub(crate) evidence: Vec<v1::EvidenceFile>,
     pub(crate) audit: Vec<v1::AuditEntry>,
@@ -108,6 +112,7 @@ impl Fake {
             .add_service(PoolServiceServer::from_arc(state.clone()))
             .add_service(AgentServiceServer::from_arc(state.clone()))
             .add_service(ProvisionServiceServer::from_arc(state.clone()))
+            .add_service(ImageServiceServer::from_arc(state.clone()))
             .add_service(DaemonServiceServer::from_arc(state.clone()))
             .add_service(HistoryServiceServer::from_arc(state.clone()))
             .serve_with_incoming(UnixListenerStream::new(listener));

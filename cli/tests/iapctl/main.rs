@@ -15,6 +15,7 @@ mod fake;
 mod help;
 mod history;
 mod hosts;
+mod images;
 mod keep;
 mod pauses;
 mod pools;

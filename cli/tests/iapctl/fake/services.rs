@@ -4,6 +4,7 @@ use iap_common::v1::agent_service_server::AgentService;
 use iap_common::v1::daemon_service_server::DaemonService;
 use iap_common::v1::get_ended_agent_request::Key;
 use iap_common::v1::history_service_server::HistoryService;
+use iap_common::v1::image_service_server::ImageService;
 use iap_common::v1::pool_service_server::PoolService;
 use iap_common::v1::provision_service_server::ProvisionService;
 use iap_common::v1::*;
@@ -291,6 +292,48 @@ impl ProvisionService for State {
         Ok(Response::new(CancelProvisionJobResponse {
             job: self.answers.jobs.first().cloned(),
         }))
+    }
+}
+
+#[tonic::async_trait]
+impl ImageService for State {
+    async fn list_images(&self, request: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
+        self.check("ListImages")?;
+        let target = request.into_inner().target;
+        let mut images = self.answers.images.clone();
+        images.retain(|image| target.is_empty() || image.target == target);
+        Ok(Response::new(ListImagesResponse { images }))
+    }
+
+    async fn rollback_image(
+        &self,
+        request: Request<RollbackImageRequest>,
+    ) -> Answer<RollbackImageResponse> {
+        self.check("RollbackImage")?;
+        self.record(format!("{:?}", request.into_inner()));
+        Ok(Response::new(self.answers.rolled_back.clone()))
+    }
+
+    async fn prune_images(
+        &self,
+        request: Request<PruneImagesRequest>,
+    ) -> Answer<PruneImagesResponse> {
+        self.check("PruneImages")?;
+        let request = request.into_inner();
+        let mut pruned = self.answers.pruned.clone();
+        if request.dry_run {
+            let failed = pruned.problems.iter().map(|problem| &problem.fingerprint);
+            let failed: Vec<String> = failed.filter(|image| !image.is_empty()).cloned().collect();
+            let all = self.answers.images.iter().cloned();
+            pruned
+                .images
+                .extend(all.filter(|image| failed.contains(&image.fingerprint)));
+            pruned
+                .problems
+                .retain(|problem| problem.fingerprint.is_empty());
+        }
+        self.record(format!("{request:?}"));
+        Ok(Response::new(pruned))
     }
 }
 
