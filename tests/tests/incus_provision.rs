@@ -10,6 +10,8 @@
 mod bed;
 #[path = "incus_provision/guest.rs"]
 mod guest;
+#[path = "incus_provision/images.rs"]
+mod images;
 #[path = "incus_provision/server.rs"]
 mod server;
 

@@ -9,6 +9,7 @@ mod reconcile {
     mod drains;
     mod failing_agents;
     mod ghosts;
+    mod images;
     mod kills;
     mod moves;
     mod neighbours;

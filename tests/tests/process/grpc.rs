@@ -18,9 +18,10 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use crate::{QUICK, SOON};
 
 /// Every service there is.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "iap.v1.AgentService",
     "iap.v1.DaemonService",
+    "iap.v1.ImageService",
     "iap.v1.PoolService",
     "iap.v1.ProvisionService",
 ];
