@@ -6,9 +6,9 @@ use iap_common::v1::ListImagesRequest;
 
 use crate::args::ListOutputArgs;
 use crate::commands::{Context, Done, call};
-use crate::complete;
 use crate::error::CliError;
 use crate::rows::image::Image;
+use crate::{complete, fleet};
 
 /// List the images of targets, the newest first, and who uses them
 ///
@@ -36,8 +36,10 @@ pub(super) async fn run(context: &Context, args: LsArgs) -> Result<Done, CliErro
         projects: args.projects,
         target: args.target.unwrap_or_default(),
     };
-    let answer = call(context.images().await?.list_images(request)).await?;
-    let images: Vec<Image> = answer.images.into_iter().map(Image::from).collect();
-    args.output.list(&images)?;
-    Ok(Done::Yes)
+    fleet::list(context, &args.output, async |context: &Context| {
+        let mut client = context.images().await?;
+        let answer = call(client.list_images(request.clone())).await?;
+        Ok(answer.images.into_iter().map(Image::from).collect())
+    })
+    .await
 }
