@@ -2,7 +2,9 @@
 
 pub mod azure_sim;
 pub mod bench;
+pub mod chaos;
 pub mod fault_proxy;
 pub mod host;
+pub mod private_incus;
 pub mod testbed;
 pub mod wait;

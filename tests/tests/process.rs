@@ -12,7 +12,6 @@ mod process {
     mod incus_faults;
     mod incus_lost_answers;
     mod incus_restarts;
-    mod private_incus;
     mod program;
     mod provision;
     mod signals;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use iap_common::v1::AgentState;
 use iap_tests::azure_sim::{JobRequest, JobResult};
 use iap_tests::host::{AZURE_POOL, Host, HostOptions};
+use iap_tests::private_incus::PrivateIncus;
 use iap_tests::wait;
 
-use super::private_incus::PrivateIncus;
 use crate::{QUICK, SOON};
 
 /// An open exec operation would keep Incus from stopping for five minutes.
