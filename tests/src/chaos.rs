@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub mod azure_faults;
+pub mod clock;
 pub mod faults;
 pub mod guest_faults;
 pub mod hostile_jobs;
@@ -43,8 +44,8 @@ pub struct Plan {
 /// How long faults may go on.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Runs it all and prints what came of it. An error is a finding.
-pub async fn run(plan: Plan) -> anyhow::Result<()> {
+/// Runs it all, prints what came of it and returns it in a line. An error is a finding.
+pub async fn run(plan: Plan) -> anyhow::Result<String> {
     let world = Arc::new(World::start(plan.seed).await?);
     let mut terminated = signal(SignalKind::terminate())?;
     let result = tokio::select! {
@@ -59,7 +60,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
     result
 }
 
-async fn storm(world: &Arc<World>, plan: Plan) -> anyhow::Result<()> {
+async fn storm(world: &Arc<World>, plan: Plan) -> anyhow::Result<String> {
     world.wait_started().await?;
     let began = Instant::now();
     let stop = CancellationToken::new();

@@ -23,10 +23,10 @@ async fn main() -> ExitCode {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let jobs = args.jobs;
     let result = chaos::run(Plan { seed, jobs }).await;
-    if let Err(error) = &result {
-        say(&format!("not well: {error:#}"));
-    }
-    let outcome = if result.is_ok() { "passed" } else { "failed" };
+    let outcome = match &result {
+        Ok(counts) => format!("passed: {counts}"),
+        Err(error) => format!("failed: {error:#}"),
+    };
     say(&format!(
         "{outcome}; again with: CHAOS_SEED={seed} CHAOS_JOBS={jobs} tests/run chaos"
     ));

@@ -66,7 +66,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let mut deck = Deck::new(&ALL, rng);
     while !stop.is_cancelled() {
-        pause(deck.millis(500..4000), &stop).await;
+        pause(deck.millis(3000..8000), &stop).await;
         let Some(fault) = deck.draw() else { break };
         let lasting = deck.millis(500..4000);
         let agents: Vec<String> = world

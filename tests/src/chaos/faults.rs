@@ -25,9 +25,10 @@ enum Fault {
     LowerLimits,
     MoveAlias,
     DeleteAlias,
+    SetClock,
 }
 
-const ALL: [Fault; 14] = [
+const ALL: [Fault; 15] = [
     Fault::KillIapd,
     // Three times as often as the others: each moment is another one.
     Fault::KillIapd,
@@ -43,6 +44,7 @@ const ALL: [Fault; 14] = [
     Fault::LowerLimits,
     Fault::MoveAlias,
     Fault::DeleteAlias,
+    Fault::SetClock,
 ];
 
 /// An open exec operation would keep Incus from stopping for five minutes.
@@ -56,7 +58,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let mut deck = Deck::new(&ALL, rng);
     while !stop.is_cancelled() {
-        pause(deck.millis(500..3000), &stop).await;
+        pause(deck.millis(2000..7000), &stop).await;
         let Some(fault) = deck.draw() else { break };
         let lasting = deck.millis(500..5000);
         inject(&world, fault, lasting)
@@ -81,6 +83,7 @@ impl Fault {
             Self::LowerLimits => "kernel limits low",
             Self::MoveAlias => "image alias moved",
             Self::DeleteAlias => "image alias deleted",
+            Self::SetClock => "iapd's clock jumps",
         }
     }
 }
@@ -150,10 +153,19 @@ async fn inject(world: &World, fault: Fault, lasting: Duration) -> anyhow::Resul
             wait.await;
             project.point_alias(alias, "", &world.images[0]).await?;
         }
+        Fault::SetClock => {
+            let is_ahead = lasting.as_millis().is_multiple_of(2);
+            world.clock.set(if is_ahead { HOUR } else { -HOUR })?;
+            wait.await;
+            world.clock.set(0)?;
+        }
     }
     world.journal.end(number);
     Ok(())
 }
+
+/// A pause or a keep that lapses for it does so by the clock it has.
+const HOUR: i64 = 3600;
 
 /// A file takes all there is.
 async fn fill_storage(world: &World, lasting: Duration) -> anyhow::Result<()> {

@@ -32,7 +32,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let mut deck = Deck::new(&ALL, rng);
     while !stop.is_cancelled() {
-        pause(deck.millis(3000..9000), &stop).await;
+        pause(deck.millis(5000..12000), &stop).await;
         let Some(fault) = deck.draw() else { break };
         // Incus may be down, on purpose.
         let names = world.instances().await.unwrap_or_default();

@@ -106,7 +106,7 @@ const HOSTILE: [Hostile; 11] = [
 ];
 
 /// A job that waits longer than the others have work does not keep the faults going.
-const MOST_WAITING: usize = 12;
+const MOST_WAITING: usize = 15;
 
 /// Queues so many jobs, one or two at a time.
 pub(super) async fn feed(

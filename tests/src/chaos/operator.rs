@@ -77,7 +77,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let mut deck = Deck::new(&ALL, rng);
     while !stop.is_cancelled() {
-        pause(deck.millis(500..3000), &stop).await;
+        pause(deck.millis(2000..7000), &stop).await;
         let Some(act) = deck.draw() else { break };
         // The daemon may be down, on purpose.
         let agents = world.host.agents().await.unwrap_or_default();

@@ -31,35 +31,48 @@ const KILLS: [&str; 7] = [
 const WIDE: [&str; 1] = ["storage pool full"];
 
 /// Prints the counts and fails when something was lost or told wrongly.
-pub(super) async fn judge(world: &World, jobs: &[Queued]) -> anyhow::Result<()> {
+pub(super) async fn judge(world: &World, jobs: &[Queued]) -> anyhow::Result<String> {
     let deeds = world.journal.deeds();
-    count_deeds(world, &deeds);
-    let mut findings = judge_jobs(world, jobs, &deeds);
+    let kinds = count_deeds(world, &deeds);
+    let judged = judge_jobs(world, jobs, &deeds);
+    let mut findings = judged.findings;
     findings.extend(judge_records(world, &deeds).await?);
     findings.extend(secrets(world)?);
     for finding in &findings {
         world.say(&format!("FINDING {finding}"));
     }
-    ensure!(findings.is_empty(), "{} findings", findings.len());
-    world.say("nothing lost, nothing left, nothing told wrongly");
-    Ok(())
+    let counts = format!(
+        "{}, {} faults and acts of {kinds} kinds",
+        judged.counts,
+        deeds.len()
+    );
+    ensure!(findings.is_empty(), "{} findings; {counts}", findings.len());
+    Ok(counts)
 }
 
-fn count_deeds(world: &World, deeds: &[Deed]) {
+/// What became of the jobs.
+struct JudgedJobs {
+    findings: Vec<String>,
+    counts: String,
+}
+
+/// Prints what was done and returns how many sorts there were.
+fn count_deeds(world: &World, deeds: &[Deed]) -> usize {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for deed in deeds {
         *kinds.entry(deed.kind).or_default() += 1;
     }
-    for (kind, count) in kinds {
+    for (kind, count) in &kinds {
         world.say(&format!("{count:4} x {kind}"));
     }
     for (what, count) in world.journal.refusals() {
         world.say(&format!("{count:4} x refused: {what}"));
     }
+    kinds.len()
 }
 
 /// Each ran once or was given back, or something that was done says why not.
-fn judge_jobs(world: &World, queued: &[Queued], deeds: &[Deed]) -> Vec<String> {
+fn judge_jobs(world: &World, queued: &[Queued], deeds: &[Deed]) -> JudgedJobs {
     let mut findings = Vec::new();
     let (mut well, mut hostile, mut lost, mut requeues) = (0, 0, 0, 0);
     let mut explained: BTreeMap<&str, usize> = BTreeMap::new();
@@ -82,15 +95,17 @@ fn judge_jobs(world: &World, queued: &[Queued], deeds: &[Deed]) -> Vec<String> {
             findings.push(format!("lost: {view:?}"));
         }
     }
-    world.say(&format!(
-        "jobs: {} ({well} ran once and well, {hostile} ended as their doing has it, {} ended by a fault, {lost} lost), {requeues} retries by Azure's rules",
+    let counts = format!(
+        "{} jobs ({well} ran once and well, {hostile} ended as their doing has it, {} ended by a \
+         fault, {lost} lost), {requeues} retries by Azure's rules",
         views.len(),
         explained.values().sum::<usize>(),
-    ));
+    );
+    world.say(&counts);
     for (why, count) in explained {
         world.say(&format!("{count:4} x job ended by: {why}"));
     }
-    findings
+    JudgedJobs { findings, counts }
 }
 
 fn explanation(view: &JobView, job: Option<&Queued>, deeds: &[Deed]) -> Option<&'static str> {
@@ -156,8 +171,30 @@ async fn judge_records(world: &World, deeds: &[Deed]) -> anyhow::Result<Vec<Stri
     Ok(findings)
 }
 
+/// While these go on nobody hears a guest's last words.
+const UNHEARD: [&str; 7] = [
+    "iapd killed",
+    "incusd killed",
+    "incusd restarted",
+    "connections to Incus cut",
+    "Incus does not answer",
+    "Incus refuses connections",
+    "Incus is slow",
+];
+/// What is said of agents that had no job.
+const JOBLESS: [&str; 8] = [
+    "gone",
+    "vanished",
+    "unseen",
+    "surplus",
+    "outdated",
+    "drained",
+    "never-online",
+    "agent-failed",
+];
+
 /// The daemon may notice, and note, what was done so much later.
-const LATE: Duration = Duration::from_secs(60);
+const LATE: Duration = Duration::from_secs(15);
 
 fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Option<&'static str> {
     let to_it = |kinds: &[&str]| {
@@ -167,7 +204,9 @@ fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Opt
     };
     let ended = record.ended_at.and_then(|at| {
         let at = std::time::SystemTime::try_from(at).ok()?;
-        Timestamp::try_from(at).ok()
+        // Not when the daemon's clock was wrong.
+        let run = deeds.first()?.began.1..=Timestamp::now();
+        Timestamp::try_from(at).ok().filter(|at| run.contains(at))
     });
     let about = |kinds: &[&str]| {
         deeds.iter().any(|deed| {
@@ -179,6 +218,9 @@ fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Opt
         })
     };
     let result = job.and_then(|job| job.result);
+    if result.is_some() && JOBLESS.contains(&record.reason.as_str()) {
+        return Some("its job is not told of");
+    }
     match record.reason.as_str() {
         "job-succeeded" => (result != Some(JobResult::Succeeded)).then_some("no success"),
         "job-failed" => {
@@ -192,9 +234,22 @@ fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Opt
         }
         "unseen" => (!about(&["iapd killed"])).then_some("iapd was looking"),
         "gone" => {
-            let told = to_it(&[DELETED, STOPPED])
-                || about(&["incusd killed", "incusd restarted", "iapd killed"]);
+            let told = to_it(&[DELETED, STOPPED]) || about(&UNHEARD);
             (!told).then_some("it was not deleted outside")
+        }
+        "vanished" => {
+            let told = to_it(&[DELETED, STOPPED])
+                || about(&["kernel limits low", "storage pool full"])
+                || about(&UNHEARD);
+            (!told).then_some("nothing kept it from starting")
+        }
+        "lost-contact" => {
+            let told = to_it(&[
+                FROZEN,
+                "registration deleted outside",
+                "agent's session lost",
+            ]) || about(&["storage pool full", "Azure's clock jumps"]);
+            (!told).then_some("it was not cut off")
         }
         "" | "unknown" => Some("no reason"),
         _ => None,

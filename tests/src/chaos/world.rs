@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use iap_common::v1;
 
+use super::clock::Clock;
 use super::journal::Journal;
 use crate::fault_proxy::FaultProxy;
 use crate::host::{AZURE_POOL, Host, HostOptions, ORG, binary};
@@ -37,6 +38,8 @@ pub struct World {
     pub pools: [String; 2],
     /// The Azure pools' ids.
     pub azure_pools: [u64; 2],
+    /// The daemon's wall clock.
+    pub clock: Clock,
     /// What was done.
     pub journal: Journal,
     /// The image's fingerprint, and that of its twin.
@@ -75,6 +78,7 @@ impl World {
         // A pool that is empty for a moment must not cost jobs: it has agents on other hosts.
         host.sim.switch(|switches| switches.no_queue_check = true);
         let second = host.sim.add_pool(ORG, SECOND_POOL);
+        let clock = Clock::new(host.dir())?;
         let world = Self {
             azure_pools: [host.azure_pool, second],
             pools: [host.pool.clone(), format!("{}-b", host.pool)],
@@ -82,6 +86,7 @@ impl World {
             proxy,
             incus: tokio::sync::Mutex::new(incus),
             testbed,
+            clock,
             journal: Journal::default(),
             images,
             seed,
@@ -131,7 +136,9 @@ impl World {
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let child = Command::new(binary("iapd"))
+        let mut command = Command::new(binary("iapd"));
+        self.clock.give(&mut command);
+        let child = command
             .args(["--config".as_ref(), self.host.config_path().as_os_str()])
             .args(["--log-level", "info,iapd=debug"])
             .stdin(Stdio::null())
