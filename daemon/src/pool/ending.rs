@@ -25,7 +25,7 @@ pub enum EndReason {
     NeverOnline,
     /// It was offline in Azure for the grace period, without a worker.
     LostContact,
-    /// Its launch failed, or was broken off, after it was registered.
+    /// Its launch failed or was broken off.
     LaunchFailed,
     /// Its instance vanished before it came online.
     Vanished,
@@ -154,6 +154,8 @@ pub struct Circumstances {
     pub was_draining: bool,
     /// It was asked to leave because somebody had disabled it in Azure.
     pub was_disabled_by_others: bool,
+    /// Its launch failed after it was registered.
+    pub launch_failed: bool,
 }
 
 impl Circumstances {
@@ -178,28 +180,33 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
     match past.reaped {
         Some(ReapReason::Forced) => return EndReason::Forced,
         Some(ReapReason::Deadline) => return EndReason::Deadline,
-        Some(ReapReason::Offline) => return EndReason::LostContact,
         Some(ReapReason::NeverOnline) => return EndReason::NeverOnline,
         Some(ReapReason::LaunchFailed) => return EndReason::LaunchFailed,
         Some(ReapReason::Surplus) => return EndReason::Surplus,
         Some(ReapReason::NotLeaving) => return at.why_it_left(),
         Some(ReapReason::Outdated | ReapReason::Aged) => return EndReason::Outdated,
         Some(ReapReason::Requested) => return EndReason::Requested,
-        // Stopped after it had ended well: the rest says more.
-        Some(ReapReason::Stopped | ReapReason::KeepOver) | None => {}
+        // Stopped, or offline, after it had ended well: the rest says more.
+        Some(ReapReason::Stopped | ReapReason::Offline | ReapReason::KeepOver) | None => {}
+    }
+    // Azure's word on the job counts, whatever its guest claimed, unless it only says that it has
+    // not heard of it.
+    let result = past.job.as_ref().and_then(|job| job.result.as_deref());
+    match result {
+        Some("succeeded" | "succeededWithIssues") => return EndReason::JobSucceeded,
+        Some("failed") => return EndReason::JobFailed,
+        Some("canceled" | "cancelled") => return EndReason::JobCancelled,
+        _ if past.reaped == Some(ReapReason::Offline) => return EndReason::LostContact,
+        Some("abandoned") => return EndReason::JobFailed,
+        _ => {}
     }
     match past.kept {
         Some(KeepWhen::JobFailed) => return EndReason::JobFailed,
         Some(KeepWhen::NeverOnline) => return EndReason::NeverOnline,
         None => {}
     }
-    if let Some(job) = &past.job {
-        return match job.result.as_deref() {
-            Some("succeeded" | "succeededWithIssues") => EndReason::JobSucceeded,
-            Some("failed" | "abandoned") => EndReason::JobFailed,
-            Some("canceled" | "cancelled") => EndReason::JobCancelled,
-            _ => EndReason::JobEnded,
-        };
+    if past.job.is_some() {
+        return EndReason::JobEnded;
     }
     let exit_status = past.ending.as_ref().and_then(|ending| ending.exit_status);
     match exit_status {
@@ -209,8 +216,15 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
         _ if at.was_draining => at.why_it_left(),
         Some(0) => EndReason::Gone,
         Some(_) => EndReason::AgentFailed,
-        None if past.reaped == Some(ReapReason::Stopped) => EndReason::Stopped,
-        None if !at.was_online && at.was_registered => EndReason::Vanished,
+        None if past.reaped == Some(ReapReason::Stopped) => {
+            if at.was_registered && !at.launch_failed {
+                EndReason::Stopped
+            } else {
+                // Incus or iapd went down while it was made.
+                EndReason::LaunchFailed
+            }
+        }
+        None if !at.was_online => EndReason::Vanished,
         None => EndReason::Gone,
     }
 }
@@ -261,6 +275,7 @@ mod tests {
         was_online: true,
         was_draining: false,
         was_disabled_by_others: false,
+        launch_failed: false,
     };
 
     #[test]
@@ -281,6 +296,19 @@ mod tests {
             was_online: false,
             ..SEEN
         };
+        let unregistered = Circumstances {
+            was_registered: false,
+            ..offline
+        };
+        let half_launched = Circumstances {
+            launch_failed: true,
+            ..offline
+        };
+        let reaped_with = |why, result| Past {
+            job: job(Some(result)).job,
+            ..reaped(why)
+        };
+        let without_job = |past: Past| Past { job: None, ..past };
         let oom = Past {
             ending: Some(Ending {
                 out_of_memory: true,
@@ -302,7 +330,43 @@ mod tests {
             (oom, SEEN, EndReason::OutOfMemory),
             (reaped(ReapReason::Forced), SEEN, EndReason::Forced),
             (reaped(ReapReason::Offline), SEEN, EndReason::LostContact),
+            // It was only slow to power off.
+            (
+                reaped_with(ReapReason::Offline, "succeeded"),
+                SEEN,
+                EndReason::JobSucceeded,
+            ),
+            (
+                reaped_with(ReapReason::Offline, "abandoned"),
+                SEEN,
+                EndReason::LostContact,
+            ),
             (reaped(ReapReason::Stopped), SEEN, EndReason::JobEnded),
+            (
+                without_job(reaped(ReapReason::Stopped)),
+                SEEN,
+                EndReason::Stopped,
+            ),
+            (
+                without_job(reaped(ReapReason::Stopped)),
+                unregistered,
+                EndReason::LaunchFailed,
+            ),
+            (
+                without_job(reaped(ReapReason::Stopped)),
+                half_launched,
+                EndReason::LaunchFailed,
+            ),
+            (Past::default(), unregistered, EndReason::Vanished),
+            // A guest may claim what it wants.
+            (
+                Past {
+                    job: job(Some("succeeded")).job,
+                    ..kept(Some(KeepWhen::JobFailed))
+                },
+                SEEN,
+                EndReason::JobSucceeded,
+            ),
             (Past::default(), draining, EndReason::Drained),
             (Past::default(), disabled, EndReason::DisabledInAzure),
             (Past::default(), unseen, EndReason::Unseen),

@@ -99,6 +99,7 @@ fn record(entry: &Entry) -> EndedAgent {
         was_online: entry.was_online,
         was_draining: entry.drain() != Drain::No || entry.was_draining,
         was_disabled_by_others: entry.was_disabled_by_others,
+        launch_failed: entry.launch_failed,
     };
     let ending = past.ending.clone().unwrap_or_default();
     let detail = if !entry.had_instance {
