@@ -70,6 +70,8 @@ pub struct Entry {
     pub proven: bool,
     /// Its end was noticed.
     pub end_seen: bool,
+    /// Its end was told, with all that is known of it.
+    pub end_told: bool,
     /// Its registration was deleted by us; lists that began before say nothing of it.
     pub deregistered_at: Option<Instant>,
     /// A drain wish that is not on the instance yet.
@@ -122,6 +124,7 @@ impl Entry {
             launch_began: None,
             proven: false,
             end_seen: false,
+            end_told: false,
             deregistered_at: None,
             wish: Drain::No,
             keep_wish: None,
@@ -204,6 +207,13 @@ impl Entry {
         self.instance.is_none() && self.deregistered_at.is_some()
     }
 
+    /// Returns whether nothing is left of it, and nobody was told: somebody else deleted its
+    /// registration, or the answer to our own deletion was lost.
+    pub fn is_untold(&self) -> bool {
+        let was_more_than_a_wish = self.had_instance || self.azure_agent_id.is_some();
+        self.is_gone() && was_more_than_a_wish && !self.end_told
+    }
+
     /// Returns whether an action may be tried at `now`.
     pub fn is_due(&self, now: Instant) -> bool {
         self.retry_at.is_none_or(|at| at <= now)
@@ -269,6 +279,7 @@ impl Ledger {
             in_flight(name)
                 // Its end is yet to be told. They are in order.
                 || gone.binary_search(name).is_ok()
+                || entry.is_untold()
                 || entry.instance.is_some()
                 || entry.registration.is_some()
                 || match entry.deregistered_at {

@@ -393,6 +393,7 @@ impl Reconciler {
                 .take_in(&self.seen, now, |name| in_flight.doing(name).is_some())
         };
         self.note_gone(&gone, now);
+        self.note_untold();
         self.settle_found().await;
         self.note_progress(now, wall);
         let mut plan = self.plan(now, wall);

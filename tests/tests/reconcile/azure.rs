@@ -404,3 +404,37 @@ async fn a_pool_that_moves_in_azure_gets_new_agents_there_and_leaves_none_behind
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_job_ended_is_told_although_the_answers_to_its_end_were_lost() -> anyhow::Result<()> {
+    let host = settled_host(1).await?;
+    let one = "*/agents/*";
+    let job = queue(&host, Duration::from_secs(2))?;
+    let agent = running(&host, job).await?;
+    // The look at it fails, then the answer to its deletion is lost: there is nothing left to ask.
+    for (method, action) in [
+        ("GET", FaultAction::CloseBefore),
+        ("DELETE", FaultAction::CloseAfter),
+    ] {
+        let matching = Matching {
+            credential: Some(CredentialKind::Pat),
+            ..Matching::new(method, one).agent(&agent)
+        };
+        host.sim.fault(FaultRule::new(matching, action).times(1));
+    }
+    runs_once(&host, job).await?;
+    settled(&host, 1).await?;
+    let mut history = HistoryServiceClient::new(host.channel().await?);
+    let request = v1::GetEndedAgentRequest {
+        key: Some(v1::get_ended_agent_request::Key::Name(agent)),
+    };
+    let record = history.get_ended_agent(request).await?.into_inner().agent;
+    let record = record.context("no record")?;
+    assert_eq!(
+        (record.reason.as_str(), record.job_result.as_str()),
+        ("job-succeeded", "succeeded"),
+        "{}",
+        host.log()
+    );
+    Ok(())
+}

@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use tracing::{debug, info};
-
-use iap_common::error::chain;
+use tracing::info;
 
 use crate::agent::key;
 use crate::azure::{Deleted, JobRequest};
@@ -175,15 +173,37 @@ async fn prove_dead(
     Ok(())
 }
 
-/// Deletes the registration of an agent whose instance is gone, or stays without it. Returns the
-/// job it had, which Azure tells only while there is a registration. A `ghost` may have a machine
-/// elsewhere.
+/// Deletes the registration of an agent whose instance is gone, or stays without it. Also returns,
+/// however that went, the job it had: Azure tells it only while there is a registration, and an
+/// answer that is lost leaves none to ask about. A `ghost` may have a machine elsewhere.
 pub async fn deregister(
     context: &Context,
     name: &str,
     id: i64,
     ghost: bool,
-) -> Result<Option<JobRequest>, ApplyError> {
+) -> (Option<JobRequest>, Result<(), ApplyError>) {
+    let (pool, job) = match last_look(context, name, id, ghost).await {
+        Ok(looked) => looked,
+        Err(error) => return (None, Err(error)),
+    };
+    let result = match context.link.azure().delete_agent(pool, id).await {
+        Ok(Deleted::Gone) => Ok(()),
+        Ok(Deleted::Busy(words)) => Err(ApplyError::Busy(words)),
+        Err(source) => Err(ApplyError::Azure {
+            doing: "cannot delete the registration",
+            source,
+        }),
+    };
+    (job, result)
+}
+
+/// Makes sure that a registration may go. Returns the Azure pool and the job that it tells of.
+async fn last_look(
+    context: &Context,
+    name: &str,
+    id: i64,
+    ghost: bool,
+) -> Result<(i32, Option<JobRequest>), ApplyError> {
     let pool = context.link.view().pool_id.ok_or(ApplyError::NoPool)?;
     let instance = context
         .project
@@ -198,32 +218,16 @@ pub async fn deregister(
     }
     // Its listener may still run.
     let may_live = ghost || instance.is_some();
-    let job = match context.link.azure().agent(pool, id).await {
-        Ok(Some(agent)) if may_live && (agent.online || agent.assigned.is_some()) => {
-            return Err(ApplyError::NotProven(
-                "Azure says it is online or has a job",
-            ));
-        }
-        Ok(agent) => agent.and_then(|agent| agent.last_completed),
-        Err(error) if may_live => {
-            return Err(ApplyError::Azure {
-                doing: "cannot look at the registration again",
-                source: error,
-            });
-        }
-        Err(error) => {
-            debug!(agent = name, error = %chain(&error), "cannot ask how its job ended");
-            None
-        }
-    };
-    let deleted = context
+    let agent = context
         .link
         .azure()
-        .delete_agent(pool, id)
+        .agent(pool, id)
         .await
-        .map_err(ApplyError::azure("cannot delete the registration"))?;
-    match deleted {
-        Deleted::Gone => Ok(job),
-        Deleted::Busy(words) => Err(ApplyError::Busy(words)),
+        .map_err(ApplyError::azure("cannot look at the registration again"))?;
+    match agent {
+        Some(agent) if may_live && (agent.online || agent.assigned.is_some()) => Err(
+            ApplyError::NotProven("Azure says it is online or has a job"),
+        ),
+        agent => Ok((pool, agent.and_then(|agent| agent.last_completed))),
     }
 }

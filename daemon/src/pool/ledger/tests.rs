@@ -130,6 +130,23 @@ async fn an_instance_that_goes_after_its_registration_is_there_until_its_end_was
     let gone = ledger.take_in(&seen(later, &[], 0), later, |_| false);
     assert_eq!(gone, ["a"]);
     assert!(ledger.get("a").is_some());
+    ledger.entry("a", later).end_told = true;
+    ledger.take_in(&seen(later, &[], 0), later, |_| false);
+    assert!(ledger.get("a").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_goes_unasked_is_remembered_until_its_end_was_told() {
+    let mut ledger = Ledger::default();
+    let start = Instant::now();
+    ledger.take_in(&seen(start, &[("a", false)], 0), start, |_| false);
+    for after in [10, 20] {
+        let later = start + Duration::from_secs(after);
+        ledger.take_in(&seen(later, &[], 0), later, |_| false);
+        assert!(ledger.get("a").is_some_and(Entry::is_untold));
+    }
+    ledger.entry("a", start).end_told = true;
+    let later = start + Duration::from_secs(30);
     ledger.take_in(&seen(later, &[], 0), later, |_| false);
     assert!(ledger.get("a").is_none());
 }

@@ -236,7 +236,10 @@ async fn carry_out(context: &Context, action: Action) -> Ended {
             name,
             azure_agent_id,
             ghost,
-        } => Ended::Deregister(remove::deregister(context, &name, azure_agent_id, ghost).await),
+        } => {
+            let (job, result) = remove::deregister(context, &name, azure_agent_id, ghost).await;
+            Ended::Deregister { job, result }
+        }
         Action::Adopt { .. } | Action::Promote { .. } | Action::CancelLaunch { .. } => {
             unreachable!("launches are begun by begin_launch")
         }

@@ -43,7 +43,11 @@ pub(super) enum Ended {
         disables: bool,
         result: Result<String, ApplyError>,
     },
-    Deregister(Result<Option<JobRequest>, ApplyError>),
+    Deregister {
+        /// The job it had, as far as Azure told.
+        job: Option<JobRequest>,
+        result: Result<(), ApplyError>,
+    },
 }
 
 /// An action that ended, and whose.
@@ -80,7 +84,7 @@ impl Reconciler {
                 }
                 self.remove_ended(&name, reason, result, began, now);
             }
-            Ended::Deregister(result) => self.deregister_ended(&name, result, now),
+            Ended::Deregister { job, result } => self.deregister_ended(&name, job, result, now),
         }
     }
 
@@ -289,11 +293,15 @@ impl Reconciler {
     fn deregister_ended(
         &mut self,
         name: &str,
-        result: Result<Option<JobRequest>, ApplyError>,
+        job: Option<JobRequest>,
+        result: Result<(), ApplyError>,
         now: Instant,
     ) {
+        if job.is_some() {
+            self.ledger.entry(name, now).past.job = job;
+        }
         match result {
-            Ok(job) => {
+            Ok(()) => {
                 info!(agent = %name, "registration deleted");
                 self.shared
                     .metrics
@@ -301,9 +309,6 @@ impl Reconciler {
                 let entry = self.ledger.entry(name, now);
                 entry.worked();
                 entry.deregistered(now);
-                if job.is_some() {
-                    entry.past.job = job;
-                }
                 self.keep_record(name);
                 self.order.link.hurry();
             }

@@ -43,8 +43,8 @@ impl Reconciler {
     }
 
     /// Keeps the record of an agent as far as it is known now.
-    pub(super) fn keep_record(&self, name: &str) {
-        let Some(entry) = self.ledger.get(name) else {
+    pub(super) fn keep_record(&mut self, name: &str) {
+        let Some(entry) = self.ledger.get_mut(name) else {
             return;
         };
         // Never more than a wish.
@@ -56,7 +56,7 @@ impl Reconciler {
         // Once: with the job's result where there was a job, and when no instance is kept of it.
         let is_last = entry.instance.is_none()
             && (entry.deregistered_at.is_some() || entry.azure_agent_id.is_none());
-        if is_last {
+        if is_last && !std::mem::replace(&mut entry.end_told, true) {
             self.tell_end(name, &record);
         }
         self.shared.store.agent_ended(EndedAgent {
@@ -65,6 +65,17 @@ impl Reconciler {
             project: spec.instance.project.clone(),
             ..record
         });
+    }
+
+    /// Tells the end of agents that nothing is left of, as long as nothing else is to come of them.
+    pub(super) fn note_untold(&mut self) {
+        let untold = self.ledger.iter().filter(|(name, entry)| {
+            entry.is_untold() && self.in_flight.doing(name.as_str()).is_none()
+        });
+        let untold: Vec<String> = untold.map(|(name, _)| name.clone()).collect();
+        for name in untold {
+            self.keep_record(&name);
+        }
     }
 
     fn tell_end(&self, name: &str, record: &EndedAgent) {
