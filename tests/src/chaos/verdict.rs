@@ -195,6 +195,8 @@ const JOBLESS: [&str; 8] = [
 
 /// The daemon may notice, and note, what was done so much later.
 const LATE: Duration = Duration::from_secs(15);
+/// The same of what it could not notice before it had started again and waited for a grace period.
+const LATER: Duration = Duration::from_secs(60);
 
 fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Option<&'static str> {
     let to_it = |kinds: &[&str]| {
@@ -208,17 +210,19 @@ fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Opt
         let run = deeds.first()?.began.1..=Timestamp::now();
         Timestamp::try_from(at).ok().filter(|at| run.contains(at))
     });
-    let about = |kinds: &[&str]| {
+    let about = |kinds: &[&str], late: Duration| {
         deeds.iter().any(|deed| {
             let over = deed.ended.map_or(Timestamp::MAX, |ended| ended.1);
             kinds.contains(&deed.kind)
                 && ended.is_none_or(|at| {
-                    deed.began.1 <= at && at <= over.saturating_add(LATE).unwrap_or(over)
+                    deed.began.1 <= at && at <= over.saturating_add(late).unwrap_or(over)
                 })
         })
     };
     let result = job.and_then(|job| job.result);
-    if result.is_some() && JOBLESS.contains(&record.reason.as_str()) {
+    // Whom Azure does not know any more it tells nothing of.
+    let is_known = !to_it(&["registration deleted outside"]);
+    if result.is_some() && is_known && JOBLESS.contains(&record.reason.as_str()) {
         return Some("its job is not told of");
     }
     match record.reason.as_str() {
@@ -228,19 +232,23 @@ fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Opt
             (!failed).then_some("no failure")
         }
         "job-cancelled" => (result != Some(JobResult::Canceled)).then_some("not cancelled"),
-        "stopped" => (!to_it(&[STOPPED])).then_some("nobody stopped it"),
+        "stopped" => {
+            // What ends while Incus is down is found stopped.
+            let told = to_it(&[STOPPED]) || about(&["incusd killed", "incusd restarted"], LATER);
+            (!told).then_some("nobody stopped it")
+        }
         "forced" | "deadline" => {
             (!to_it(&[DEADLINE, DRAIN_FORCE, REAP_FORCE])).then_some("nobody forced it")
         }
-        "unseen" => (!about(&["iapd killed"])).then_some("iapd was looking"),
+        "unseen" => (!about(&["iapd killed"], LATER)).then_some("iapd was looking"),
         "gone" => {
-            let told = to_it(&[DELETED, STOPPED]) || about(&UNHEARD);
+            let told = to_it(&[DELETED, STOPPED]) || about(&UNHEARD, LATE);
             (!told).then_some("it was not deleted outside")
         }
         "vanished" => {
             let told = to_it(&[DELETED, STOPPED])
-                || about(&["kernel limits low", "storage pool full"])
-                || about(&UNHEARD);
+                || about(&["kernel limits low", "storage pool full"], LATE)
+                || about(&UNHEARD, LATE);
             (!told).then_some("nothing kept it from starting")
         }
         "lost-contact" => {
@@ -248,7 +256,7 @@ fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Opt
                 FROZEN,
                 "registration deleted outside",
                 "agent's session lost",
-            ]) || about(&["storage pool full", "Azure's clock jumps"]);
+            ]) || about(&["storage pool full", "Azure's clock jumps"], LATE);
             (!told).then_some("it was not cut off")
         }
         "" | "unknown" => Some("no reason"),

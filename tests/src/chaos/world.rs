@@ -63,7 +63,7 @@ impl World {
         let proxy = FaultProxy::start(&testbed.socket, incus.dir().join("proxy.socket"))?;
         let host = Host::prepare(HostOptions {
             count: AGENTS,
-            pool_extra: "    offlineGracePeriod: 4s\n".into(),
+            pool_extra: "    offlineGracePeriod: 8s\n".into(),
             incus_extra: "      startupGracePeriod: 20s\n\
                  \x20     maxProcesses: 400\n\
                  \x20     maxRamInGb: 1\n\
