@@ -211,7 +211,8 @@ impl Entry {
     /// registration, or the answer to our own deletion was lost.
     pub fn is_untold(&self) -> bool {
         let was_more_than_a_wish = self.had_instance || self.azure_agent_id.is_some();
-        self.is_gone() && was_more_than_a_wish && !self.end_told
+        // The end of a spare is nobody's business.
+        self.is_gone() && was_more_than_a_wish && !self.end_told && !self.is_spare()
     }
 
     /// Returns whether an action may be tried at `now`.

@@ -205,6 +205,7 @@ impl Daemon {
             .ledger
             .take_in(&self.seen, now, |name| in_flight.doing(name).is_some());
         self.note_gone(&gone, now);
+        self.tell_ends(now);
         self.settle_found(&look);
         self.note_progress();
         let wanted = self.wanted.borrow().clone();
@@ -225,6 +226,15 @@ impl Daemon {
         }
         self.finished = self.is_finished(wanted.removed);
         self.set_alarm(now);
+    }
+
+    /// There is no history here to tell them to.
+    fn tell_ends(&mut self, now: Instant) {
+        let untold = self.ledger.iter().filter(|(_, entry)| entry.is_untold());
+        let untold: Vec<String> = untold.map(|(name, _)| name.clone()).collect();
+        for name in untold {
+            self.ledger.entry(&name, now).end_told = true;
+        }
     }
 
     fn situation<'a>(&'a self, wanted: &'a Wanted, now: Instant) -> Situation<'a> {
