@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use jiff::Timestamp;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -167,6 +167,8 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     })?;
     let _lock = lock::take(&spec.state_dir)?;
     let intents = Arc::new(Intents::load(&spec.state_dir));
+    // Before anybody is told that it runs: a SIGHUP that nobody catches ends the process.
+    let mut signals = Signals::catch()?;
     let (listeners, bound) = socket::listen(&spec.socket).await?;
 
     let stop = CancellationToken::new();
@@ -308,28 +310,43 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
         pools = spec.pools.len(),
         "started"
     );
-    let result = wait(&mut tasks, reloader, &stop).await;
-    wind_down(tasks, &stop).await;
+    let result = wait(&mut signals, &mut tasks, reloader, &stop).await;
+    wind_down(&mut signals, tasks, &stop).await;
     store.close().await;
     socket::remove(&bound);
     info!("stopped");
     result
 }
 
+/// The signals that the daemon acts on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits for a reason to stop.
 async fn wait(
+    signals: &mut Signals,
     tasks: &mut JoinSet<(&'static str, anyhow::Result<()>)>,
     reloader: &Reloader,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => {
                 info!("SIGHUP: reading the configuration again");
                 ready::tell_reloading();
                 reloader.reload(false);
@@ -352,23 +369,18 @@ async fn wait(
 
 /// Ends everything in order, within bounds. A second signal ends it at once.
 async fn wind_down(
+    signals: &mut Signals,
     mut tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
     stop: &CancellationToken,
 ) {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     stop.cancel();
     let all = async { while tasks.join_next().await.is_some() {} };
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return;
-    };
     tokio::select! {
         () = all => {}
         () = tokio::time::sleep(STOP_DEADLINE) => warn!("not everything ended in time"),
-        _ = terminate.recv() => warn!("second signal: stopping at once"),
-        _ = interrupt.recv() => warn!("second signal: stopping at once"),
+        _ = signals.terminate.recv() => warn!("second signal: stopping at once"),
+        _ = signals.interrupt.recv() => warn!("second signal: stopping at once"),
     }
 }
 

@@ -47,7 +47,8 @@ fn turn(agent: &AgentStatus, image: &str) -> Turn {
         | AgentState::Stopping
         | AgentState::Deregistering
         | AgentState::Stuck
-        | AgentState::Kept => Turn::Never,
+        | AgentState::Kept
+        | AgentState::Spare => Turn::Never,
     }
 }
 
