@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use iapd::incus::ImageSource;
-use iapd::provision::{ImageError, PruneRule, RollBack, Target};
+use iapd::provision::{ImageError, JobState, PruneRule, RollBack, Target};
 
 use crate::bed::Bed;
 use crate::hanging;
@@ -21,7 +21,8 @@ fn wish(target: &Target) -> RollBack {
 
 async fn made(bed: &Bed, target: &str) -> String {
     let job = bed.provision(bed.request(target)).await;
-    job.image_fingerprint.clone().expect("the job succeeded")
+    assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
+    job.image_fingerprint.clone().unwrap()
 }
 
 /// Returns the target's images as they are listed, the present one with a star.
