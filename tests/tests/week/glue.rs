@@ -51,7 +51,7 @@ pub(super) struct Look {
 pub(super) enum Done {
     Looked(u64, Box<Look>),
     Listed(u64, Instant, Result<Vec<iapd::azure::Agent>, No>),
-    Acted(u64, String, Ended),
+    Acted(u64, String, Box<Ended>),
 }
 
 /// The alias is looked up again when it was not for this long.

@@ -55,7 +55,7 @@ impl Daemon {
             }
             let (means, life) = (self.means(), self.life);
             let course = carry_out(means, action);
-            tasks.spawn(async move { Done::Acted(life, name, course.await) });
+            tasks.spawn(async move { Done::Acted(life, name, Box::new(course.await)) });
         }
     }
 
@@ -75,7 +75,7 @@ impl Daemon {
                 true => adopt(means, name.clone(), turn).await,
                 false => launch(means, name.clone(), turn).await,
             };
-            Done::Acted(life, name, Ended::Launch(result))
+            Done::Acted(life, name, Box::new(Ended::Launch(result)))
         });
     }
 
