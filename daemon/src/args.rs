@@ -27,6 +27,18 @@ pub struct Args {
     #[arg(long, conflicts_with = "check_config")]
     pub print_schema: bool,
 
+    /// Make the key and certificate that a remote Incus knows this daemon by, into DIR, and exit
+    ///
+    /// A key that is there is kept. Says how to make the server trust it, and what to write into the
+    /// configuration.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["check_config", "print_schema"])]
+    pub make_client_key: Option<PathBuf>,
+
+    /// Make the server trust that key by a token of `incus config trust add NAME`, and keep the
+    /// server's certificate in DIR as well
+    #[arg(long, value_name = "TOKEN", requires = "make_client_key")]
+    pub trust_token: Option<String>,
+
     /// Print the manual page, which the package ships
     #[arg(long, hide = true)]
     pub print_man: bool,

@@ -26,7 +26,6 @@ use crate::calls::CallObserver;
 use crate::config::{self, ConfigError, Environment};
 use crate::doctor::Doctor;
 use crate::grpc::{self, Services};
-use crate::incus::Incus;
 use crate::intents::Intents;
 use crate::logind::Logind;
 use crate::metrics::Metrics;
@@ -45,6 +44,7 @@ use journal::Journal;
 mod azure_lookup;
 pub mod health;
 mod host_shutdown;
+mod incus_client;
 mod journal;
 mod key_maker;
 mod lock;
@@ -70,6 +70,9 @@ pub fn main() -> ExitCode {
     }
     if args.print_man {
         return print(&man::page());
+    }
+    if let Some(dir) = &args.make_client_key {
+        return incus_client::make_key(dir, args.trust_token.as_deref());
     }
     if args.check_config {
         return check_config(&args);
@@ -174,7 +177,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::default());
     let store = Store::open(&spec.state_dir, spec.retention, metrics.history_dropped());
-    let incus = Incus::new(spec.incus_socket.clone(), observer(&metrics, "incus"));
+    let (incus, certificate) = incus_client::connect(&spec.incus, observer(&metrics, "incus"))?;
     let keys = Arc::new(KeyStock::new(KEYS_KEPT));
     let (incus_health, incus_is) = watch::channel(Arc::default());
     let (publish_pools, pools) = watch::channel(Pools::default());
@@ -264,6 +267,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
                 incus: incus.clone(),
                 owner: owner_of,
                 incus_health,
+                certificate,
             };
             let Some(owner) = watcher.first_contact(&stop).await else {
                 return ("pools", Ok(()));

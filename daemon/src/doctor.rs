@@ -100,7 +100,7 @@ impl Doctor {
         let examined = futures_util::future::join_all(
             storage_pools
                 .iter()
-                .map(|name| storage::examine(&self.incus, name, deadline)),
+                .map(|name| storage::examine(&self.incus, name, spec.incus.is_remote(), deadline)),
         );
         checks.extend(examined.await.into_iter().flatten());
         checks
@@ -110,8 +110,14 @@ impl Doctor {
     async fn local_side(&self, spec: &Arc<DaemonSpec>, deadline: Deadline) -> Vec<Check> {
         let (spec, reloader) = (Arc::clone(spec), Arc::clone(&self.reloader));
         let look = tokio::task::spawn_blocking(move || {
-            let mut checks = kernel::judge(&kernel::Limits::read(), &spec.pools);
-            checks.extend(capacity::judge(&capacity::Size::read(), &spec.pools));
+            let mut checks = if spec.incus.is_remote() {
+                let reason = "the agents are on other hosts: look there";
+                [kernel::skipped(reason), capacity::skipped(reason)].concat()
+            } else {
+                let mut checks = kernel::judge(&kernel::Limits::read(), &spec.pools);
+                checks.extend(capacity::judge(&capacity::Size::read(), &spec.pools));
+                checks
+            };
             checks.extend(host::examine(&spec, &reloader));
             checks
         });

@@ -1,4 +1,4 @@
-//! The Incus client: typed calls, bounded in time, over the server's unix socket. It knows neither
+//! The Incus client: typed calls, bounded in time, over the server's unix socket or TLS. It knows neither
 //! Azure nor pools, keeps no state but its connections, and never decides: it does what it is
 //! asked, once, and tells what the server said.
 //!
@@ -9,16 +9,16 @@
 //!               transport                      frame, limits, repeats, connections
 //!                   │            events        a websocket of its own, reconnecting
 //!                   └──────┬───────┘
-//!                     unix socket
+//!                unix socket, or TLS           endpoint: which address serves
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::calls::CallObserver;
 
-use transport::{Ask, Transport, path};
+use transport::{Ask, Endpoint, Transport, path};
 
 pub use error::{CallSite, IncusError};
 pub use events::{Lifecycle, StreamEvent};
@@ -29,6 +29,8 @@ pub use projects::Restrictions;
 pub use requests::{Exec, ImageSource, InstancePatch, NewInstance, RemoteImage, StopMode};
 pub use storage::{StoragePool, StorageSpace};
 pub use types::{
+pub use transport::{Remote, RemoteError};
+pub use trust::{ClientKey, Token, TrustError, fingerprint};
     Address, Devices, Image, Instance, InstanceState, Interface, Profile, Server, Status,
 };
 
@@ -46,6 +48,8 @@ pub(crate) mod scripted;
 mod storage;
 mod transport;
 mod types;
+mod tls;
+mod trust;
 pub(crate) mod untrusted;
 
 /// How long the client waits for what.
@@ -98,7 +102,15 @@ impl Incus {
     /// Does the same with other limits.
     pub fn with_limits(socket: PathBuf, observer: CallObserver, limits: Limits) -> Self {
         Self {
-            transport: Arc::new(Transport::new(socket, observer, limits)),
+            transport: Arc::new(Transport::new(Endpoint::Unix(socket), observer, limits)),
+        }
+    }
+
+    /// Returns a client of a server that is reached over TLS.
+    pub fn remote(remote: Remote, observer: CallObserver) -> Self {
+        let limits = Limits::default();
+        Self {
+            transport: Arc::new(Transport::new(Endpoint::Tls(remote), observer, limits)),
         }
     }
 
@@ -110,9 +122,9 @@ impl Incus {
         }
     }
 
-    /// Returns where the server listens.
-    pub fn socket(&self) -> &Path {
-        self.transport.socket()
+    /// Returns where the server listens, for people.
+    pub fn place(&self) -> String {
+        self.transport.place()
     }
 
     /// Asks the server what it is and what it can do.

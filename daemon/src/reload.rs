@@ -119,7 +119,7 @@ impl Reloader {
         }
         // What only a start can change keeps its value; the difference names it.
         let spec = DaemonSpec {
-            incus_socket: old.incus_socket.clone(),
+            incus: old.incus.clone(),
             metrics: old.metrics,
             socket: old.socket.clone(),
             owner: old.owner.clone(),

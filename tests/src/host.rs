@@ -51,6 +51,8 @@ pub struct HostOptions {
     pub image: Option<String>,
     /// Incus's socket, if it is not the test bed's.
     pub incus_socket: Option<PathBuf>,
+    /// YAML lines that say where Incus is, in place of a socket, indented by two.
+    pub incus_remote: Option<String>,
     /// Another test bed than the one that all tests share.
     pub testbed: Option<Testbed>,
     /// What to log.
@@ -66,6 +68,7 @@ impl Default for HostOptions {
             top_extra: String::new(),
             image: None,
             incus_socket: None,
+            incus_remote: None,
             testbed: None,
             log: "info,iapd=debug".into(),
         }
@@ -174,6 +177,8 @@ impl Host {
             .incus_socket
             .as_ref()
             .unwrap_or(&self.testbed.socket);
+        let socket = || format!("  socket: {}\n", socket.display());
+        let incus = self.options.incus_remote.clone().unwrap_or_else(socket);
         let image = self.options.image.as_ref().unwrap_or(&self.testbed.runner);
         let mut text = String::new();
         let _ = write!(
@@ -181,7 +186,7 @@ impl Host {
             "metricsPort: 0\n\
              stateDir: {state}\n\
              socket:\n  path: {grpc}\n\
-             incus:\n  socket: {socket}\n\
+             incus:\n{incus}\
              daemon:\n  reconcileInterval: 2s\n  reaperInterval: 2s\n\
              {top}\
              pools:\n\
@@ -201,7 +206,6 @@ impl Host {
              {incus_extra}",
             state = self.dir.path().join("state").display(),
             grpc = self.socket().display(),
-            socket = socket.display(),
             top = self.options.top_extra,
             pool = self.pool,
             pool_extra = self.options.pool_extra,

@@ -93,6 +93,18 @@ impl PrivateIncus {
         Ok(())
     }
 
+    /// Makes it listen on a port of this host and returns its URL.
+    pub fn listen(&self) -> anyhow::Result<String> {
+        let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        self.incus(&["config", "set", "core.https_address", &free.to_string()])?;
+        Ok(format!("https://{free}"))
+    }
+
+    /// Runs Incus's own client on it and returns what that says.
+    pub fn incus(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        incus(&self.socket(), arguments)
+    }
+
     fn furnish(&self, size: &str) -> anyhow::Result<()> {
         let shared = Testbed::get();
         let image = self.dir.path().join("image").display().to_string();
@@ -132,6 +144,7 @@ impl PrivateIncus {
             &socket,
             &["image", "import", &image, &root, "--alias", &shared.runner],
         )
+        .map(drop)
     }
 
     /// Imports the image once more, with another fingerprint, and returns that.
@@ -250,7 +263,7 @@ impl Drop for PrivateIncus {
 }
 
 /// Runs Incus's own client.
-fn incus(socket: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+fn incus(socket: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new("timeout")
         .args(["60", "incus", "-q"])
         .args(arguments)
@@ -259,7 +272,7 @@ fn incus(socket: &Path, arguments: &[&str]) -> anyhow::Result<()> {
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "incus {arguments:?}: {said}");
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn parent(path: &Path) -> String {

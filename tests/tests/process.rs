@@ -14,6 +14,7 @@ mod process {
     mod incus_restarts;
     mod program;
     mod provision;
+    mod remote;
     mod signals;
     mod start;
     mod systemd;

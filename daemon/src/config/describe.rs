@@ -21,7 +21,7 @@ pub fn describe(spec: &DaemonSpec) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{indent}{name:<12}{value}");
     };
-    line("", "incus", spec.incus_socket.display().to_string());
+    line("", "incus", spec.incus.to_string());
     let socket = &spec.socket;
     let path = socket.path.display();
     line(

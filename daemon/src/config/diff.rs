@@ -39,7 +39,7 @@ pub fn diff(old: &DaemonSpec, new: &DaemonSpec) -> Vec<String> {
         lines.push(format!("shutdown: wait for jobs {from} → {to}"));
     }
     for (name, changed) in [
-        ("incus.socket", old.incus_socket != new.incus_socket),
+        ("incus", old.incus != new.incus),
         ("metricsAddress and metricsPort", old.metrics != new.metrics),
         ("socket", old.socket != new.socket),
         ("owner", old.owner != new.owner),

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_yaml::Value;
 
-use crate::pool::spec::{CredentialSpec, DaemonSpec, InstanceKind, PoolSpec, ProofSpec};
+use crate::pool::spec::{CredentialSpec, DaemonSpec, IncusSpec, InstanceKind, PoolSpec, ProofSpec};
 
 use super::duration::format;
 use super::file::{
     Azure, Daemon, DurationText, File, History, Incus, Instance, Keep, KeepWhenTexts, Listener,
-    ManagedIdentity, Pool, ServicePrincipal, Shutdown, Socket, WorkloadIdentity,
+    ManagedIdentity, Pool, Remote, ServicePrincipal, Shutdown, Socket, Texts, WorkloadIdentity,
 };
 use super::secrets::names_a_secret;
 
@@ -27,9 +27,7 @@ pub(super) fn value(spec: &DaemonSpec) -> Value {
                 max_retry_delay: Some(duration(spec.listener_retry.longest)),
             }),
         }),
-        incus: Some(Incus {
-            socket: Some(path(&spec.incus_socket)),
-        }),
+        incus: Some(incus(&spec.incus)),
         metrics_port: Some(spec.metrics.map_or(0, |address| address.port())),
         metrics_address: spec.metrics.map(|address| address.ip().to_string()),
         socket: Some(Socket {
@@ -55,6 +53,24 @@ pub(super) fn value(spec: &DaemonSpec) -> Value {
 }
 
 fn drop_absent(value: &mut Value) {
+fn incus(spec: &IncusSpec) -> Incus {
+    match spec {
+        IncusSpec::Socket(socket) => Incus {
+            socket: Some(path(socket)),
+            remote: None,
+        },
+        IncusSpec::Remote(remote) => Incus {
+            socket: None,
+            remote: Some(Remote {
+                url: Some(Texts(remote.urls.clone())),
+                client_cert: Some(path(&remote.client_cert)),
+                client_key: Some(path(&remote.client_key)),
+                server_cert: Some(path(&remote.server_cert)),
+            }),
+        },
+    }
+}
+
     match value {
         Value::Mapping(mapping) => {
             mapping.retain(|_, item| !item.is_null());

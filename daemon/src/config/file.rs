@@ -288,6 +288,53 @@ pub(super) struct Incus {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct History {
     /// How long records, events and evidence are kept.
+    /// An Incus on another host or a cluster, in place of the socket.
+    pub(super) remote: Option<Remote>,
+}
+
+/// An Incus that is reached over TLS. `iapd --make-client-key` makes the files.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Remote {
+    /// Where it listens, such as `https://incus.example.com:8443`. Of a cluster, a list of several
+    /// members: when one fails, another serves.
+    #[schemars(required)]
+    pub(super) url: Option<Texts>,
+    /// File of the daemon's certificate (PEM), which the server trusts. A relative path is taken
+    /// like that of `patFile`.
+    #[schemars(required)]
+    pub(super) client_cert: Option<String>,
+    /// File of that certificate's key (PEM, without a passphrase). A relative path is taken like
+    /// that of `patFile`.
+    #[schemars(required)]
+    pub(super) client_key: Option<String>,
+    /// File of the server's own certificate (PEM), which no other server may have. A relative path
+    /// is taken like that of `patFile`.
+    #[schemars(required)]
+    pub(super) server_cert: Option<String>,
+}
+
+/// One or several texts. The checker makes a list of a single one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Texts(pub(super) Vec<String>);
+
+impl JsonSchema for Texts {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Texts".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["array", "string"],
+            "items": {"type": "string"},
+            "minItems": 1,
+        })
+    }
     #[schemars(extend("default" = "720h"))]
     pub(super) keep_for: Option<DurationText>,
     /// How much evidence (logs of ended agents) is kept, GiB; the oldest goes first.

@@ -19,6 +19,7 @@ use super::file::{self, DurationText, File};
 use super::problem::Report;
 
 mod credential;
+mod incus;
 mod pool;
 mod url;
 
@@ -69,24 +70,33 @@ pub(super) fn resolve(file: File, env: &Environment, report: &mut Report<'_>) ->
     }
     check_names(&pools, report);
 
-    let incus = file.incus.unwrap_or_default();
+    let incus = incus::resolve(file.incus.unwrap_or_default(), env, report);
+    let shutdown = file.shutdown.unwrap_or_default();
     DaemonSpec {
         pools,
-        incus_socket: socket_path("incus.socket", incus.socket, &env.incus_socket, report),
+        shutdown_wait: shutdown_wait(shutdown, incus.is_remote(), report),
+        incus,
         metrics: metrics(file.metrics_port, file.metrics_address, report),
         socket: socket(file.socket.unwrap_or_default(), report),
         owner: text("owner", file.owner, report),
         state_dir: absolute("stateDir", file.state_dir, &env.state_dir, report),
         listener_retry: retry(daemon.listener.unwrap_or_default(), report),
         retention: retention(file.history.unwrap_or_default(), report),
-        shutdown_wait: shutdown_wait(file.shutdown.unwrap_or_default(), report),
     }
 }
 
-fn shutdown_wait(file: file::Shutdown, report: &mut Report<'_>) -> Option<Duration> {
+fn shutdown_wait(
+    file: file::Shutdown,
+    is_remote: bool,
+    report: &mut Report<'_>,
+) -> Option<Duration> {
     let (key, off) = ("shutdown.waitForJobs", Duration::ZERO);
     let wait = duration(key, file.wait_for_jobs, off, SHORTEST_SHUTDOWN_WAIT, report);
-    (wait != off).then_some(wait)
+    if is_remote && wait != off {
+        let message = "is of no use with `incus.remote`: jobs run elsewhere and go on";
+        report.warning(key, message);
+    }
+    (wait != off && !is_remote).then_some(wait)
 }
 
 fn retention(file: file::History, report: &mut Report<'_>) -> Retention {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::pool::spec::{CredentialSpec, DaemonSpec, ProofSpec};
+use crate::pool::spec::{CredentialSpec, DaemonSpec, IncusSpec, ProofSpec};
 
 use super::problem::Report;
 
@@ -22,6 +22,15 @@ pub(super) fn names_a_secret(name: &str) -> bool {
 /// Looks at the files that hold secrets: the configuration itself, and those it names. That one
 /// cannot be looked at is no error: it may come later, or be there for the daemon's user only.
 pub(super) fn check_files(path: &Path, spec: &DaemonSpec, report: &mut Report<'_>) {
+    if let IncusSpec::Remote(remote) = &spec.incus {
+        check_file(&remote.client_key, "incus.remote.clientKey", report);
+        for (file, name) in [
+            (&remote.client_cert, "clientCert"),
+            (&remote.server_cert, "serverCert"),
+        ] {
+            warn_if_absent(file, &format!("incus.remote.{name}"), report);
+        }
+    }
     for (number, pool) in spec.pools.iter().enumerate() {
         let key = format!("pools[{number}].azure");
         match &pool.azure.credential {

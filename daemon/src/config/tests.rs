@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::pool::spec::{CredentialSpec, InstanceKind, PoolSpec, Secret};
+use crate::pool::spec::{CredentialSpec, IncusSpec, InstanceKind, PoolSpec, Secret};
 
 use super::*;
 
@@ -203,7 +203,10 @@ pools:
     );
     assert_eq!(lines(&loaded.warnings), "");
     let spec = loaded.spec;
-    assert_eq!(spec.incus_socket, Path::new("/run/incus/unix.socket"));
+    assert_eq!(
+        spec.incus,
+        IncusSpec::Socket("/run/incus/unix.socket".into())
+    );
     assert_eq!(spec.metrics, Some("[::]:1".parse().unwrap()));
     assert_eq!(
         (spec.socket.mode, spec.socket.group.as_str()),

@@ -48,6 +48,8 @@ pub(super) struct Watcher {
     pub(super) incus: Incus,
     pub(super) owner: Source,
     pub(super) incus_health: watch::Sender<Arc<IncusHealth>>,
+    /// Our certificate's fingerprint, when that is what a server trusts us by.
+    pub(super) certificate: Option<String>,
 }
 
 impl Watcher {
@@ -61,8 +63,9 @@ impl Watcher {
             };
             let fingerprint = looked
                 .as_ref()
-                .map(|s| s.certificate_fingerprint.clone())
-                .ok();
+                .ok()
+                .filter(|server| server.is_trusted())
+                .map(|server| server.certificate_fingerprint.clone());
             self.take(looked);
             if let Some(fingerprint) = fingerprint {
                 let owner = self.owner.owner(&fingerprint);
@@ -102,6 +105,7 @@ impl Watcher {
     fn take(&self, looked: Result<Server, IncusError>) {
         let old = Arc::clone(&self.incus_health.borrow());
         let new = match looked {
+            Ok(server) if !server.is_trusted() => self.untrusted(&old),
             Ok(server) => IncusHealth {
                 version: server.version.clone(),
                 storage: server.storage.clone(),
@@ -110,22 +114,41 @@ impl Watcher {
             },
             Err(error) => {
                 let mut text = chain(&error).to_string();
-                if error.is_not_permitted() {
+                if error.is_not_permitted() && self.certificate.is_none() {
                     text.push_str(
                         ": iapd's user has to be in the group of the socket (incus-admin)",
                     );
                 }
-                if old.error != text {
-                    warn!(error = %text, "Incus does not answer, will retry");
-                }
-                IncusHealth {
-                    error: text,
-                    ..(*old).clone()
-                }
+                failed(&old, text)
             }
         };
         if new != *old {
             self.incus_health.send_replace(Arc::new(new));
         }
+    }
+
+    /// It answers, and tells strangers next to nothing.
+    fn untrusted(&self, old: &IncusHealth) -> IncusHealth {
+        let place = self.incus.place();
+        let text = match &self.certificate {
+            Some(fingerprint) => format!(
+                "{place} does not trust this client, whose certificate is {}: add it there by \
+                 `incus config trust add-certificate`",
+                &fingerprint[..12.min(fingerprint.len())]
+            ),
+            None => format!("{place} does not trust this user"),
+        };
+        failed(old, text)
+    }
+}
+
+/// Returns what is known after a look that failed.
+fn failed(old: &IncusHealth, error: String) -> IncusHealth {
+    if old.error != error {
+        warn!(%error, "Incus does not answer, will retry");
+    }
+    IncusHealth {
+        error,
+        ..old.clone()
     }
 }

@@ -31,7 +31,8 @@ Which pools there are, see
 .BR iapd\-config (5).
 .TP
 .I /etc/iapd/credentials/
-Files with tokens, readable by root only; systemd shows them to the daemon when it starts.
+Files with tokens and with the key for a remote Incus, readable by root only; systemd shows them to
+the daemon when it starts.
 .TP
 .I /run/iapd/iapd.sock
 Where

@@ -44,6 +44,13 @@ fn total_memory(meminfo: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Returns the checks, not made.
+pub(super) fn skipped(reason: &str) -> Vec<Check> {
+    [&MEMORY, &CORES]
+        .map(|topic| topic.skipped(reason))
+        .to_vec()
+}
+
 /// Judges what the pools may take.
 pub(super) fn judge(size: &Size, pools: &[PoolSpec]) -> Vec<Check> {
     vec![judge_memory(size, pools), judge_cores(size, pools)]

@@ -98,6 +98,13 @@ impl Limits {
     }
 }
 
+/// Returns the checks, not made.
+pub(super) fn skipped(reason: &str) -> Vec<Check> {
+    [&INOTIFY, &KEYS, &KEY_BYTES, &PIDS]
+        .map(|topic| topic.skipped(reason))
+        .to_vec()
+}
+
 /// Judges the limits for the configured agents. Virtual machines have a kernel of their own.
 pub(super) fn judge(limits: &Limits, pools: &[PoolSpec]) -> Vec<Check> {
     let agents = pools

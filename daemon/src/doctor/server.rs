@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
 
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 
 use crate::incus::{IncusError, Server};
-use crate::pool::spec::{DaemonSpec, InstanceKind};
+use crate::pool::spec::{DaemonSpec, IncusSpec, InstanceKind};
 
 use super::Failure;
 use super::check::{Check, Topic};
@@ -20,7 +19,8 @@ const REACHABLE: Topic = Topic {
 const RIGHTS: Topic = Topic {
     id: "incus-rights",
     title: "Incus rights",
-    why: "iapd makes and removes instances through Incus's socket, which is for root and its group",
+    why: "iapd makes and removes instances through Incus's socket, which is for root and its group, \
+          or as a client whose certificate Incus trusts",
 };
 const VERSION: Topic = Topic {
     id: "incus-version",
@@ -46,24 +46,32 @@ const OLDEST: (u32, u32) = (6, 0);
 pub(super) struct Access {
     user: String,
     is_root: bool,
-    socket: PathBuf,
+    /// The socket, or the URLs.
+    place: String,
     /// Group and mode of the socket; `None` when it cannot be looked at.
     group: Option<(String, u32)>,
+    /// The file of the certificate that a remote server has to trust.
+    certificate: Option<String>,
 }
 
 impl Access {
     /// Looks at the socket and at this process.
     pub(super) fn look(spec: &DaemonSpec) -> Self {
         let uid = geteuid();
-        let group = std::fs::metadata(&spec.incus_socket).ok().map(|found| {
+        let (socket, certificate) = match &spec.incus {
+            IncusSpec::Socket(socket) => (std::fs::metadata(socket).ok(), None),
+            IncusSpec::Remote(remote) => (None, Some(remote.client_cert.display().to_string())),
+        };
+        let group = socket.map(|found| {
             let name = group_name(found.gid());
             (name, found.permissions().mode() & 0o777)
         });
         Self {
             user: user_name(uid),
             is_root: uid.is_root(),
-            socket: spec.incus_socket.clone(),
+            place: spec.incus.to_string(),
             group,
+            certificate,
         }
     }
 
@@ -98,7 +106,7 @@ pub(super) fn judge(
         Err(failure) => return unreachable(failure, access),
     };
     let mut checks = vec![
-        REACHABLE.ok(format!("answers on {}", access.socket.display())),
+        REACHABLE.ok(format!("answers on {}", access.place)),
         rights(server, access),
         version(&server.version),
     ];
@@ -111,17 +119,18 @@ fn unreachable(failure: &Failure<IncusError>, access: &Access) -> Vec<Check> {
     let later = [&VERSION, &EVENTS].map(|topic| topic.skipped("Incus does not answer"));
     let is_permission = matches!(failure, Failure::Error(error) if error.is_not_permitted());
     let mut checks = if is_permission {
-        let finding = format!(
-            "user {} may not use {}",
-            access.user,
-            access.socket.display()
-        );
+        let finding = format!("user {} may not use {}", access.user, access.place);
         vec![
             RIGHTS.error(finding, access.join_group()),
             REACHABLE.skipped("its socket may not be used"),
         ]
     } else {
-        let fix = "systemctl status incus\njournalctl -u incus -n 50";
+        let fix = if access.certificate.is_some() {
+            "there: systemctl status incus; incus config get core.https_address\n\
+             another certificate there: incus.remote.serverCert in iapd's configuration"
+        } else {
+            "systemctl status incus\njournalctl -u incus -n 50"
+        };
         vec![
             REACHABLE.error(failure.text(), fix),
             RIGHTS.skipped("Incus does not answer"),
@@ -132,7 +141,15 @@ fn unreachable(failure: &Failure<IncusError>, access: &Access) -> Vec<Check> {
 }
 
 fn rights(server: &Server, access: &Access) -> Check {
-    let socket = access.socket.display();
+    let socket = &access.place;
+    if let Some(certificate) = &access.certificate {
+        if server.is_trusted() {
+            return RIGHTS.ok(format!("the certificate in {certificate} is trusted"));
+        }
+        let finding = format!("Incus does not trust the certificate in {certificate}");
+        let fix = format!("there: incus config trust add-certificate {certificate}");
+        return RIGHTS.error(finding, fix);
+    }
     if !server.is_trusted() {
         let finding = format!("Incus does not trust user {} on {socket}", access.user);
         return RIGHTS.error(finding, access.join_group());
@@ -220,8 +237,9 @@ mod tests {
         Access {
             user: "iapd".into(),
             is_root: false,
-            socket: "/run/incus.socket".into(),
+            place: "/run/incus.socket".into(),
             group: Some(("incus-admin".into(), mode)),
+            certificate: None,
         }
     }
 
@@ -271,6 +289,27 @@ mod tests {
     }
 
     #[test]
+    fn a_remote_server_that_does_not_trust_us_is_told_how_to() {
+        let remote = Access {
+            place: "https://10.0.0.1:8443".into(),
+            group: None,
+            certificate: Some("/etc/iapd/credentials/incus-client.crt".into()),
+            ..access(0)
+        };
+        let stranger = Server {
+            auth: "untrusted".into(),
+            ..server("6.0.4")
+        };
+        let check = rights(&stranger, &remote);
+        assert_eq!(check.severity, Severity::Error);
+        assert_eq!(
+            check.fix,
+            "there: incus config trust add-certificate /etc/iapd/credentials/incus-client.crt"
+        );
+        assert_eq!(rights(&server("6.0"), &remote).severity, Severity::Ok);
+    }
+
+    #[test]
     fn a_tmpfs_in_a_vm_needs_the_extension_and_one_in_a_container_does_not() {
         let mut vm = pool("vm");
         vm.instance.kind = InstanceKind::VirtualMachine;
@@ -313,7 +352,7 @@ mod tests {
                 method: hyper::Method::GET,
                 path: "/1.0".into(),
             }),
-            socket: "/run/incus.socket".into(),
+            at: "/run/incus.socket".into(),
             source: std::io::ErrorKind::PermissionDenied.into(),
         };
         let answer = Err(Failure::Error(denied));

@@ -41,7 +41,12 @@ pub(super) fn skipped(reason: &str) -> Vec<Check> {
 }
 
 /// Looks at a storage pool.
-pub(super) async fn examine(incus: &Incus, name: &str, deadline: Deadline) -> Vec<Check> {
+pub(super) async fn examine(
+    incus: &Incus,
+    name: &str,
+    is_remote: bool,
+    deadline: Deadline,
+) -> Vec<Check> {
     let (pool, space) = tokio::join!(
         deadline.call(incus.storage_pool(name)),
         deadline.call(incus.storage_space(name)),
@@ -49,7 +54,9 @@ pub(super) async fn examine(incus: &Incus, name: &str, deadline: Deadline) -> Ve
     let mut checks = match pool {
         Ok(Some(pool)) => {
             let mut checks = vec![judge_driver(&pool), judge_space(&pool, &space)];
-            if pool.driver == "btrfs" {
+            if pool.driver == "btrfs" && is_remote {
+                checks.push(QUOTAS.skipped("only its own host shows them: iapctl doctor there"));
+            } else if pool.driver == "btrfs" {
                 let source = pool.config.get("source").map(PathBuf::from);
                 checks.push(judge_quotas(
                     name,

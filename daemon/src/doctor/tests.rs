@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::agent::AgentState;
 use crate::pool::breaker::BreakerStatus;
 use crate::pool::spec::{
-    AzureSpec, CredentialSpec, InstanceKind, InstanceSpec, PoolSpec, RetrySpec, Secret, SocketSpec,
+    AzureSpec, CredentialSpec, IncusSpec, InstanceKind, InstanceSpec, PoolSpec, RetrySpec, Secret,
+    SocketSpec,
 };
 use crate::pool::status::{AgentStatus, AzureStatus, ImageStatus, PassReport};
 
@@ -53,7 +54,7 @@ pub(super) fn daemon(pools: Vec<PoolSpec>) -> DaemonSpec {
         retention: crate::store::Retention::default(),
         shutdown_wait: None,
         pools,
-        incus_socket: PathBuf::from("/run/incus.socket"),
+        incus: IncusSpec::Socket("/run/incus.socket".into()),
         metrics: None,
         socket: SocketSpec {
             path: PathBuf::from("/run/iapd/iapd.sock"),
@@ -143,7 +144,7 @@ fn doctor(dir: &std::path::Path) -> Doctor {
     );
     std::fs::write(&path, text).unwrap();
     let reloader = Reloader::load(&path, crate::config::Environment::detect()).unwrap();
-    let socket = reloader.spec().incus_socket.clone();
+    let socket = dir.join("incus.socket");
     let (_, pools) = watch::channel(Pools::default());
     let (_, events) = watch::channel(BTreeMap::new());
     Doctor {

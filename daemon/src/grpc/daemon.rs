@@ -180,7 +180,7 @@ impl DaemonService for Services {
             config_problems: problems(&config.problems),
             incus: Some(v1::IncusStatus {
                 reachable: incus.is_reachable(),
-                socket: spec.incus_socket.display().to_string(),
+                socket: spec.incus.to_string(),
                 server_version: incus.version.clone(),
                 storage_driver: incus.storage.clone(),
                 error: incus.error.clone(),

@@ -2,7 +2,6 @@
 
 use std::fmt::{Display, Formatter};
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Method;
@@ -38,13 +37,13 @@ impl Display for CallSite {
 /// A failed call.
 #[derive(Debug, Error)]
 pub enum IncusError {
-    /// The socket does not take connections.
-    #[error("{call}: cannot connect to {}", socket.display())]
+    /// The server does not take connections.
+    #[error("{call}: cannot connect to {at}")]
     Connect {
         /// The call that wanted the connection.
         call: Box<CallSite>,
-        /// The socket.
-        socket: PathBuf,
+        /// The socket, or the URL.
+        at: String,
         /// What connecting said.
         source: io::Error,
     },

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use hyper::Method;
-use hyperlocal::UnixStream;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -15,7 +14,7 @@ use tracing::debug;
 
 use super::Incus;
 use super::error::{CallSite, IncusError};
-use super::transport::path;
+use super::transport::{Stream, path};
 use super::types::instance_of;
 
 /// What the stream has to tell.
@@ -104,7 +103,7 @@ impl Incus {
         }
     }
 
-    async fn event_stream(&self, project: &str) -> Result<WebSocketStream<UnixStream>, IncusError> {
+    async fn event_stream(&self, project: &str) -> Result<WebSocketStream<Stream>, IncusError> {
         let path = path(&["events"], &[("project", project), ("type", "lifecycle")]);
         let call = CallSite {
             kind: "events",
@@ -119,7 +118,7 @@ impl Incus {
     /// Hands over events until the stream is lost, and returns why it is.
     async fn listen(
         &self,
-        mut stream: WebSocketStream<UnixStream>,
+        mut stream: WebSocketStream<Stream>,
         on: &mut (impl FnMut(StreamEvent) + Send),
     ) -> String {
         let silence = self.transport.limits().silence;

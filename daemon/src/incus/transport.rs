@@ -7,13 +7,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use hyper::header::HeaderMap;
 use hyper::{Method, Request, StatusCode};
-use hyperlocal::UnixStream;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -30,9 +28,12 @@ use crate::calls::{CallObserver, CallOutcome, CallReport};
 use connection::{AUTHORITY, Connection, Content, NoConnection, Part, Trip};
 
 pub(super) use connection::Body;
+pub(super) use endpoint::{Endpoint, Stream};
+pub use endpoint::{Remote, RemoteError};
 pub(super) use request::{Ask, Payload, path};
 
 mod connection;
+mod endpoint;
 mod request;
 
 const ERROR_CAP: usize = 64 * 1024;
@@ -69,7 +70,7 @@ struct Frame<T> {
 
 /// The connections to one server.
 pub(super) struct Transport {
-    socket: PathBuf,
+    endpoint: Endpoint,
     observer: CallObserver,
     limits: Limits,
     idle: Mutex<VecDeque<Connection>>,
@@ -84,17 +85,19 @@ enum Attempt {
 }
 
 impl Transport {
-    pub(super) fn new(socket: PathBuf, observer: CallObserver, limits: Limits) -> Self {
+    pub(super) fn new(endpoint: Endpoint, observer: CallObserver, limits: Limits) -> Self {
         Self {
-            socket,
+            endpoint,
             observer,
             limits,
             idle: Mutex::new(VecDeque::new()),
         }
     }
 
-    pub(super) fn socket(&self) -> &Path {
-        &self.socket
+    /// Returns where the server is, for people.
+    pub(super) fn place(&self) -> String {
+        let all = (0..self.endpoint.count()).map(|address| self.endpoint.name(address));
+        all.collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -193,6 +196,7 @@ impl Transport {
                     }
                 }
                 Attempt::Unanswered(after) => {
+                    self.leave(connection.address);
                     // Once more at most: two silences mean that the server is stuck.
                     if attempts > 1 || !ask.repeat || Instant::now() >= deadline {
                         return Err(IncusError::Unanswered {
@@ -275,49 +279,79 @@ impl Transport {
         }
     }
 
-    /// Opens a connection; one that is not accepted is left for another.
+    /// Lets another address serve, where there is one.
+    fn leave(&self, address: usize) {
+        if self.endpoint.count() < 2 {
+            return;
+        }
+        self.endpoint.pass_on(address);
+        self.idle
+            .lock()
+            .expect("nothing panics while it is held")
+            .retain(|connection| connection.address != address);
+        debug!(
+            address = self.endpoint.name(address),
+            "incus does not answer here, trying another address"
+        );
+    }
+
+    /// Opens a connection; one that is not accepted is left for another. Each address gets its
+    /// chance.
     async fn open(&self, call: Box<CallSite>, deadline: Instant) -> Result<Connection, IncusError> {
         let begun = Instant::now();
         let mut silent = 0;
+        let mut failed = 0;
         loop {
+            let address = self.endpoint.serving();
             // Longer each time: the silence may be that of a busy machine.
             let limit = deadline.min(Instant::now() + self.limits.greeting * (1 << silent));
-            match timeout_at(limit, Connection::open(&self.socket)).await {
+            let error = match timeout_at(limit, Connection::open(&self.endpoint, address)).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(NoConnection::Http(source))) => {
-                    return Err(IncusError::Broken { call, source });
+                Ok(Err(NoConnection::Http(source))) => IncusError::Broken {
+                    call: call.clone(),
+                    source,
+                },
+                Ok(Err(NoConnection::Io(source))) if source.kind() == io::ErrorKind::WouldBlock => {
+                    // The socket's queue is full.
+                    if Instant::now() < deadline {
+                        sleep(QUEUE_FULL).await;
+                        continue;
+                    }
+                    let at = self.endpoint.name(address);
+                    return Err(IncusError::Connect { call, at, source });
                 }
                 Ok(Err(NoConnection::Io(source))) => {
-                    let full = source.kind() == io::ErrorKind::WouldBlock;
-                    if !full || Instant::now() >= deadline {
-                        let socket = self.socket.clone();
-                        return Err(IncusError::Connect {
-                            call,
-                            socket,
-                            source,
-                        });
-                    }
-                    sleep(QUEUE_FULL).await;
+                    let (call, at) = (call.clone(), self.endpoint.name(address));
+                    IncusError::Connect { call, at, source }
                 }
                 Err(_) => {
                     silent += 1;
-                    if silent == ATTEMPTS || Instant::now() >= deadline {
-                        return Err(IncusError::Unanswered {
-                            call,
-                            after: begun.elapsed(),
-                        });
+                    let after = begun.elapsed();
+                    if silent >= ATTEMPTS.max(self.addresses()) || Instant::now() >= deadline {
+                        return Err(IncusError::Unanswered { call, after });
                     }
+                    self.leave(address);
                     debug!(
                         kind = call.kind,
                         "incus left a connection unanswered, trying another"
                     );
+                    continue;
                 }
+            };
+            self.leave(address);
+            failed += 1;
+            if failed >= self.addresses() || Instant::now() >= deadline {
+                return Err(error);
             }
         }
     }
 
+    fn addresses(&self) -> u32 {
+        u32::try_from(self.endpoint.count()).unwrap_or(u32::MAX)
+    }
+
     /// Opens a connection for a websocket. It has answered before, like any other.
-    pub(super) async fn stream(&self, call: &CallSite) -> Result<UnixStream, IncusError> {
+    pub(super) async fn stream(&self, call: &CallSite) -> Result<Stream, IncusError> {
         let deadline = Instant::now() + self.limits.answer;
         let connection = self.open(Box::new(call.clone()), deadline).await?;
         Ok(connection.into_stream())
@@ -327,9 +361,9 @@ impl Transport {
     pub(super) async fn websocket(
         &self,
         call: &CallSite,
-        stream: UnixStream,
+        stream: Stream,
         path: &str,
-    ) -> Result<WebSocketStream<UnixStream>, IncusError> {
+    ) -> Result<WebSocketStream<Stream>, IncusError> {
         let begun = Instant::now();
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_CAP))

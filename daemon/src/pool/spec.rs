@@ -42,8 +42,8 @@ impl Display for Secret {
 pub struct DaemonSpec {
     /// The pools, in the file's order.
     pub pools: Vec<PoolSpec>,
-    /// Where Incus listens.
-    pub incus_socket: PathBuf,
+    /// Where Incus is.
+    pub incus: IncusSpec,
     /// `host:port` of `/metrics`; `None` when it is switched off (port 0).
     pub metrics: Option<std::net::SocketAddr>,
     /// The gRPC socket.
@@ -58,6 +58,44 @@ pub struct DaemonSpec {
     pub retention: Retention,
     /// How long a shutdown of the host waits for jobs; `None`: it does not.
     pub shutdown_wait: Option<std::time::Duration>,
+}
+
+/// Where Incus is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IncusSpec {
+    /// On this host, behind a unix socket.
+    Socket(PathBuf),
+    /// On another, or on the members of a cluster.
+    Remote(RemoteSpec),
+}
+
+impl IncusSpec {
+    /// Returns whether agents run on another host than the daemon.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Remote(_))
+    }
+}
+
+impl Display for IncusSpec {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "{}", path.display()),
+            Self::Remote(remote) => f.write_str(&remote.urls.join(", ")),
+        }
+    }
+}
+
+/// An Incus that is reached over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteSpec {
+    /// Where it listens; each will do.
+    pub urls: Vec<String>,
+    /// Our certificate, PEM.
+    pub client_cert: PathBuf,
+    /// Its key, PEM.
+    pub client_key: PathBuf,
+    /// The server's certificate, PEM: the only one that is accepted.
+    pub server_cert: PathBuf,
 }
 
 /// The gRPC socket's place and rights.

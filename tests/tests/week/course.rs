@@ -238,7 +238,7 @@ impl Course {
                 }
             }
             Done::Acted(life, name, ended) if life == now => {
-                let ended = (name, ended);
+                let ended = (name, *ended);
                 self.daemon.acted(&mut self.tasks, ended, &mut self.checks);
             }
             Done::Looked(..) | Done::Listed(..) | Done::Acted(..) => {}

@@ -199,17 +199,20 @@ impl Resolver<'_, '_> {
         if path.as_deref().is_some_and(|path| path.trim().is_empty()) {
             self.report.error(&key, "must not be empty");
         }
-        let name = path.unwrap_or_default();
-        let [first, second] = match &self.env.credentials_dir {
-            // A directory that systemd loads gives its id to the names of its files.
-            Some(dir) => [dir.join(&name), dir.join(format!("{CREDENTIAL_ID}_{name}"))],
-            None => [&self.env.config_dir, &self.env.config_dir.join(CREDENTIALS)]
-                .map(|dir| dir.join(&name)),
-        };
-        if !first.exists() && second.exists() {
-            second
-        } else {
-            first
-        }
+        credential_file(&path.unwrap_or_default(), self.env)
+    }
+}
+
+/// Returns where a file of credentials is.
+pub(super) fn credential_file(name: &str, env: &Environment) -> PathBuf {
+    let [first, second] = match &env.credentials_dir {
+        // A directory that systemd loads gives its id to the names of its files.
+        Some(dir) => [dir.join(name), dir.join(format!("{CREDENTIAL_ID}_{name}"))],
+        None => [&env.config_dir, &env.config_dir.join(CREDENTIALS)].map(|dir| dir.join(name)),
+    };
+    if !first.exists() && second.exists() {
+        second
+    } else {
+        first
     }
 }

@@ -21,6 +21,23 @@ pub(super) fn organisation(value: Option<String>, key: &str, report: &mut Report
     trimmed(&value)
 }
 
+/// Returns an address of a remote Incus.
+pub(super) fn server(value: &str, key: &str, report: &mut Report<'_>) -> String {
+    const EXAMPLE: &str = "must be a URL such as `https://incus.example.com:8443`";
+    match parse(value, EXAMPLE) {
+        Err(TOKEN) => report.error(key, "must not hold a user name or a secret"),
+        Err(message) => report.error(key, message),
+        Ok(url) if url.scheme() != "https" => {
+            report.error(key, "must begin with https: Incus speaks TLS only");
+        }
+        Ok(url) if url.path() != "/" => {
+            report.error(key, "must end with the host or the port");
+        }
+        Ok(_) => {}
+    }
+    trimmed(value)
+}
+
 /// Returns where Entra ID is.
 pub(super) fn authority(
     value: Option<String>,

@@ -172,6 +172,10 @@ fn credential(keys: &str) -> String {
     pool_with("", "").replace("pat: s3cret", keys)
 }
 
+fn remote(keys: &str) -> String {
+    format!("pools: []\nincus:\n  remote: {{{keys}}}\n")
+}
+
 #[test]
 fn each_wrong_value_is_explained() {
     let table: Vec<String> = [
@@ -239,6 +243,14 @@ fn each_wrong_value_is_explained() {
         format!("pools: []\nsocket: {{path: /{}}}\n", "x".repeat(107)),
         "pools: []\nowner: '  '\n".to_owned(),
         "pools: []\nincus: {socket: 5}\n".to_owned(),
+        remote("url: https://a, clientCert: c, clientKey: k"),
+        remote("url: http://a, clientCert: c, clientKey: k, serverCert: s"),
+        remote("url: 'https://a:8443/1.0', clientCert: c, clientKey: k, serverCert: s"),
+        remote("url: 'https://s3cret@a', clientCert: c, clientKey: k, serverCert: s"),
+        remote("url: [], clientCert: c, clientKey: k, serverCert: s"),
+        remote("url: [https://a, https://a], clientCert: c, clientKey: k, serverCert: s"),
+        remote("url: https://a, clientCert: '', clientKey: k, serverCert: s"),
+        format!("{}  socket: /s\n", remote("url: https://a, clientCert: c, clientKey: k, serverCert: s")),
     ]
     .iter()
     .map(|text| one(text))
@@ -309,6 +321,14 @@ fn each_wrong_value_is_explained() {
     socket.path: is longer than the 107 bytes a socket's path may have
     owner: must not be blank or hold control characters
     incus.socket: must be an absolute path
+    incus.remote.serverCert: is missing
+    incus.remote.url: must begin with https: Incus speaks TLS only
+    incus.remote.url: must end with the host or the port
+    incus.remote.url: must not hold a user name or a secret
+    incus.remote.url: must not be empty
+    incus.remote.url[1]: is listed twice
+    incus.remote.clientCert: must not be empty
+    incus.remote: cannot be given together with `socket`: there is one Incus
     ");
 }
 

@@ -159,13 +159,14 @@ fn the_shipped_example_shows_every_key() {
     assert_eq!(
         missing,
         [
+            "incus.remote",
             "pools[0].azure.authorityHost",
             "pools[0].azure.managedIdentity",
             "pools[0].azure.pat",
             "pools[0].azure.servicePrincipal",
             "pools[0].azure.workloadIdentity",
         ],
-        "`patFile` is shown, so no other credential can be"
+        "`patFile` and `socket` are shown, so what stands in place of them cannot be"
     );
 }
 

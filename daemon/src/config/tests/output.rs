@@ -62,6 +62,28 @@ fn the_description_shows_what_would_be_made() {
 }
 
 #[test]
+fn a_remote_incus_is_written_in_place_of_a_socket() {
+    let loaded = good(
+        "pools: []\nincus:\n  remote: {url: [https://a:8443, https://b], clientCert: c.crt, \
+         clientKey: /k, serverCert: s.crt}\nshutdown: {waitForJobs: 1h}\n",
+    );
+    assert_eq!(loaded.spec.incus.to_string(), "https://a:8443, https://b");
+    assert_eq!(loaded.spec.shutdown_wait, None);
+    insta::assert_snapshot!(lines(&loaded.warnings), @"config.yaml:4:25: shutdown.waitForJobs: is of no use with `incus.remote`: jobs run elsewhere and go on");
+    let effective = without_origins(&effective(&loaded));
+    let incus = effective.split("incus:").nth(1).unwrap();
+    insta::assert_snapshot!(incus.split("metricsPort").next().unwrap(), @"
+    remote:
+      url:
+      - https://a:8443
+      - https://b
+      clientCert: /etc/iapd/c.crt
+      clientKey: /k
+      serverCert: /etc/iapd/s.crt
+    ");
+}
+
+#[test]
 fn the_effective_configuration_has_every_default_and_no_secret() {
     let loaded = good(TWO_POOLS);
     let effective = effective(&loaded);

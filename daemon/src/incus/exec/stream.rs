@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use hyper::Method;
-use hyperlocal::UnixStream;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::lines::{OutputStream, Splitter, StreamLine};
 use crate::incus::error::{CallSite, IncusError};
 use crate::incus::operations::{Operation, OperationId, Waited};
-use crate::incus::transport::{Ask, path};
+use crate::incus::transport::{Ask, Stream, path};
 use crate::incus::{Incus, Project};
 
 /// How long output may still come after the command has ended; something it has left behind may
@@ -27,7 +26,7 @@ const SIGKILL: i32 = 9;
 /// For how long Incus may be away before the command is given up.
 const ABSENCE: Duration = Duration::from_secs(60);
 
-type Socket = WebSocketStream<UnixStream>;
+type Socket = WebSocketStream<Stream>;
 
 /// A command that has been started.
 pub(super) struct Running {

@@ -1,9 +1,8 @@
-//! One HTTP/1.1 connection to the socket. Nobody else polls it: whoever uses it drives it, so no
+//! One HTTP/1.1 connection to the server. Nobody else polls it: whoever uses it drives it, so no
 //! task runs unowned and dropping a call closes what it was using.
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -13,27 +12,30 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::HOST;
 use hyper::{Request, Response};
-use hyperlocal::{UnixConnector, UnixStream};
+use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use tower::Service;
+
+use super::endpoint::{Endpoint, Stream};
 
 /// The body of a request.
 pub(in crate::incus) type Body = BoxBody<Bytes, io::Error>;
 
-/// Names the server in requests; Incus ignores it on its unix socket.
+/// Names the server in requests; Incus ignores it.
 pub(super) const AUTHORITY: &str = "incus";
 
 /// A connection without a request on it.
 pub(super) struct Connection {
     sender: SendRequest<Body>,
     driver: Driver,
+    /// Where it leads, of the endpoint's addresses.
+    pub(super) address: usize,
     /// When its last answer was read.
     pub(super) used: Instant,
 }
 
 /// Moves bytes between hyper and the socket.
 struct Driver {
-    connection: Box<http1::Connection<UnixStream, Body>>,
+    connection: Box<http1::Connection<TokioIo<Stream>, Body>>,
     ended: bool,
 }
 
@@ -83,12 +85,11 @@ impl Driver {
 impl Connection {
     /// Connects and proves the connection with a small request: connections were seen that nobody
     /// accepts for minutes, and nothing that must not run twice may be sent on one of those.
-    pub(super) async fn open(socket: &Path) -> Result<Self, NoConnection> {
-        let stream = UnixConnector
-            .call(hyperlocal::Uri::new(socket, "/").into())
+    pub(super) async fn open(endpoint: &Endpoint, address: usize) -> Result<Self, NoConnection> {
+        let stream = endpoint.connect(address).await.map_err(NoConnection::Io)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(NoConnection::Io)?;
-        let (sender, connection) = http1::handshake(stream).await.map_err(NoConnection::Http)?;
+            .map_err(NoConnection::Http)?;
         let driver = Driver {
             connection: Box::new(connection),
             ended: false,
@@ -96,6 +97,7 @@ impl Connection {
         let mut connection = Self {
             sender,
             driver,
+            address,
             used: Instant::now(),
         };
         let body = Empty::new().map_err(|never| match never {}).boxed();
@@ -176,7 +178,7 @@ impl Connection {
     }
 
     /// Gives up HTTP on it, so that a websocket can be set up.
-    pub(super) fn into_stream(self) -> UnixStream {
-        self.driver.connection.into_parts().io
+    pub(super) fn into_stream(self) -> Stream {
+        self.driver.connection.into_parts().io.into_inner()
     }
 }
