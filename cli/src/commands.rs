@@ -36,6 +36,7 @@ mod images;
 mod jobs;
 mod logs;
 mod man;
+mod members;
 mod pools;
 mod provision;
 mod resume;
@@ -58,6 +59,9 @@ pub(crate) enum Command {
     Agents(agents::Agents),
     Drain(drain::DrainArgs),
     Resume(resume::ResumeArgs),
+    /// Look at the members of the Incus cluster, and drain them
+    #[command(alias = "member", subcommand)]
+    Members(members::Members),
     Provision(provision::Provision),
     /// Look at images, go back to an older one and remove old ones
     #[command(alias = "image", subcommand)]
@@ -100,6 +104,7 @@ impl Command {
             Self::Agents(verb) => Box::pin(verb.run(context)).await,
             Self::Drain(args) => Box::pin(drain::run(context, args)).await,
             Self::Resume(args) => resume::run(context, args).await,
+            Self::Members(verb) => verb.run(context).await,
             Self::Provision(args) => Box::pin(args.run(context)).await,
             Self::Images(verb) => Box::pin(verb.run(context)).await,
             Self::Jobs(verb) => verb.run(context).await,

@@ -10,12 +10,14 @@ use clap_complete::engine::CompletionCandidate;
 use futures_util::future::join_all;
 use iap_common::socket;
 use iap_common::v1::agent_service_client::AgentServiceClient;
+use iap_common::v1::daemon_service_client::DaemonServiceClient;
 use iap_common::v1::history_service_client::HistoryServiceClient;
 use iap_common::v1::image_service_client::ImageServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
 use iap_common::v1::{
     Agent, EndedAgent, ListAgentsRequest, ListEndedAgentsRequest, ListImagesRequest,
+    ListMembersRequest,
     ListPoolsRequest, ListProvisionJobsRequest,
 };
 use jiff::Timestamp;
@@ -45,6 +47,18 @@ pub(crate) fn pools(current: &OsStr) -> Vec<CompletionCandidate> {
             )
         });
         Some(pools.collect())
+    })
+}
+
+pub(crate) fn members(current: &OsStr) -> Vec<CompletionCandidate> {
+    names(current, async |channel| {
+        let answer = DaemonServiceClient::new(channel)
+            .list_members(ListMembersRequest {})
+            .await
+            .ok()?;
+        let members = answer.into_inner().members.into_iter();
+        let members = members.map(|member| (member.name, format!("{} agents", member.agents)));
+        Some(members.collect())
     })
 }
 

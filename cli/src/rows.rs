@@ -12,6 +12,7 @@ pub(crate) mod fleet;
 pub(crate) mod history;
 pub(crate) mod image;
 mod intent;
+pub(crate) mod member;
 pub(crate) mod pool;
 pub(crate) mod provision;
 pub(crate) mod status;

@@ -28,9 +28,10 @@ use crate::doctor::Doctor;
 use crate::grpc::{self, Services};
 use crate::intents::Intents;
 use crate::logind::Logind;
+use crate::members;
 use crate::metrics::Metrics;
 use crate::pool::apply::AgentVersions;
-use crate::pool::gate::Gate;
+use crate::pool::placement::Placement;
 use crate::pool::reconciler::Shared;
 use crate::provision::Provisioner;
 use crate::registration::KeyStock;
@@ -192,6 +193,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
         azure_of,
         owner_of.provisional(),
     );
+    let (mut members, members_are) = members::Watcher::new(incus.clone());
     let doctor = Doctor {
         reloader: Arc::clone(reloader),
         pools: pools.clone(),
@@ -205,6 +207,7 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
         provisioner,
         incus: incus_is.clone(),
         doctor,
+        members: members_are.clone(),
         events,
         store: store.clone(),
         started_at,
@@ -219,10 +222,11 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
     }
     {
         let (metrics, pools, stop) = (Arc::clone(&metrics), pools.clone(), stop.clone());
+        let members = members_are.clone();
         if let Some(address) = spec.metrics {
             let server = metrics_server::bind(address).await?;
             tasks.spawn(async move {
-                metrics_server::serve(server, metrics, pools, stop).await;
+                metrics_server::serve(server, metrics, pools, members, stop).await;
                 ("metrics server", Ok(()))
             });
         }
@@ -272,11 +276,12 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
             let Some(owner) = watcher.first_contact(&stop).await else {
                 return ("pools", Ok(()));
             };
+            // Pools begin with what there is.
+            stop.run_until_cancelled(members.look()).await;
             let shared = Shared {
                 owner,
                 incus,
-                gate: Arc::new(Gate::new(cores)),
-                gate_width: cores,
+                placement: Arc::new(Placement::new(members_are, cores)),
                 keys,
                 versions: Arc::new(AgentVersions::default()),
                 intents: intents.watch(),
@@ -290,8 +295,11 @@ async fn run(reloader: &Arc<Reloader>) -> anyhow::Result<()> {
                 publish_pools,
                 publish_events,
             );
-            let (result, ()) =
-                tokio::join!(supervisor.run(&beat, stop.clone()), watcher.run(&stop));
+            let (result, (), ()) = tokio::join!(
+                supervisor.run(&beat, stop.clone()),
+                watcher.run(&stop),
+                members.run(&stop)
+            );
             ("pools", result.context("a pool failed"))
         });
     }

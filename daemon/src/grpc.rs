@@ -23,6 +23,7 @@ use iap_common::v1::provision_service_server::ProvisionServiceServer;
 use crate::daemon::health::IncusHealth;
 use crate::doctor::Doctor;
 use crate::intents::Intents;
+use crate::members::Members;
 use crate::pool::PoolHandle;
 use crate::pool::status::PoolStatus;
 use crate::provision::Provisioner;
@@ -43,6 +44,7 @@ mod history;
 mod image;
 mod intents;
 mod keep;
+mod members;
 mod peer;
 mod pool;
 mod provision;
@@ -69,6 +71,8 @@ pub struct Services {
     pub incus: watch::Receiver<Arc<IncusHealth>>,
     /// Looks for what is wrong.
     pub doctor: Doctor,
+    /// The members of the cluster.
+    pub members: watch::Receiver<Arc<Members>>,
     /// Which projects' event streams are connected.
     pub events: watch::Receiver<BTreeMap<String, bool>>,
     /// What is over.

@@ -20,6 +20,7 @@ use crate::calls::CallObserver;
 
 use transport::{Ask, Endpoint, Transport, path};
 
+pub use cluster::ClusterMember;
 pub use error::{CallSite, IncusError};
 pub use events::{Lifecycle, StreamEvent};
 pub use exec::{OutputStream, StreamLine};
@@ -28,12 +29,13 @@ pub use operations::{Operation, OperationId, OperationStatus, Waited};
 pub use projects::Restrictions;
 pub use requests::{Exec, ImageSource, InstancePatch, NewInstance, RemoteImage, StopMode};
 pub use storage::{StoragePool, StorageSpace};
-pub use types::{
 pub use transport::{Remote, RemoteError};
 pub use trust::{ClientKey, Token, TrustError, fingerprint};
+pub use types::{
     Address, Devices, Image, Instance, InstanceState, Interface, Profile, Server, Status,
 };
 
+mod cluster;
 mod error;
 mod events;
 mod exec;
@@ -46,10 +48,10 @@ mod requests;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod storage;
-mod transport;
-mod types;
 mod tls;
+mod transport;
 mod trust;
+mod types;
 pub(crate) mod untrusted;
 
 /// How long the client waits for what.

@@ -85,6 +85,8 @@ pub struct IntentSet {
     pub host: Option<Pause>,
     /// Single pools, by name.
     pub pools: BTreeMap<String, PoolIntents>,
+    /// Cluster members that are to be without agents, by name.
+    pub members: BTreeMap<String, Pause>,
     /// The host is shutting down. In no file: it is over when the host is back.
     pub shutdown: Option<Pause>,
 }

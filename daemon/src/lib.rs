@@ -33,8 +33,9 @@
 //! one agent ([`agent::Drain`]) is on its instance.
 //!
 //! Where to look: [`pool::plan`] decides (pure), [`pool::apply`] does, [`pool::reconciler`] is the
-//! loop, [`doctor`] says what is wrong, [`auth_check`] tries what credentials can do, [`daemon`]
-//! wires everything together, `guest/` holds what runs inside instances.
+//! loop, [`members`] watches the hosts of a cluster, [`doctor`] says what is wrong, [`auth_check`]
+//! tries what credentials can do, [`daemon`] wires everything together, `guest/` holds what runs
+//! inside instances.
 
 pub mod agent;
 pub mod args;
@@ -51,6 +52,7 @@ pub mod grpc;
 pub mod incus;
 pub mod intents;
 pub mod logind;
+pub mod members;
 pub mod metrics;
 pub mod pool;
 pub mod provision;

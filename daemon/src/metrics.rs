@@ -15,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::agent::AgentState;
 use crate::calls::{CallOutcome, CallReport};
+use crate::members::{Members, Standing};
 use crate::pool::status::PoolStatus;
 
 /// Seconds; replacing an agent takes about one.
@@ -47,6 +48,11 @@ struct CallLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MemberLabel {
+    member: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AzureLabel {
     url: String,
 }
@@ -65,6 +71,8 @@ pub struct Metrics {
     calls: Family<CallLabel, Counter>,
     agents: Family<StateLabel, Gauge>,
     spares: Family<PoolLabel, Gauge>,
+    member_online: Family<MemberLabel, Gauge>,
+    member_agents: Family<MemberLabel, Gauge>,
     wanted: Family<PoolLabel, Gauge>,
     paused: Family<PoolLabel, Gauge>,
     launches_braked: Family<PoolLabel, Gauge>,
@@ -92,6 +100,8 @@ impl Default for Metrics {
             calls: Family::default(),
             agents: Family::default(),
             spares: Family::default(),
+            member_online: Family::default(),
+            member_agents: Family::default(),
             wanted: Family::default(),
             paused: Family::default(),
             launches_braked: Family::default(),
@@ -163,6 +173,16 @@ impl Metrics {
             "spares",
             "Spares, those that are being made included",
             self.spares.clone(),
+        );
+        r.register(
+            "member_online",
+            "Whether a member of the cluster can run agents",
+            self.member_online.clone(),
+        );
+        r.register(
+            "member_agents",
+            "Agents on a member of the cluster",
+            self.member_agents.clone(),
         );
         r.register(
             "agents_wanted",
@@ -279,6 +299,24 @@ impl Metrics {
                 outcome,
             })
             .inc();
+    }
+
+    /// Takes in the cluster's members and the agents on them.
+    pub fn tell_members(&self, members: &Members, pools: &[std::sync::Arc<PoolStatus>]) {
+        self.member_online.clear();
+        self.member_agents.clear();
+        for member in members.all.values() {
+            let label = MemberLabel {
+                member: member.name.clone(),
+            };
+            let here = pools.iter().flat_map(|pool| &pool.agents);
+            let here = here.filter(|agent| agent.location == member.name).count();
+            self.member_agents
+                .get_or_create(&label)
+                .set(i64::try_from(here).unwrap_or(i64::MAX));
+            let online = i64::from(member.standing == Standing::Online);
+            self.member_online.get_or_create(&label).set(online);
+        }
     }
 
     /// Returns everything as Prometheus reads it. Gauges are made from the pools as they are.
@@ -431,6 +469,28 @@ mod tests {
             !text.contains("acme"),
             "what is no longer known is not told"
         );
+    }
+
+    #[test]
+    fn members_of_a_cluster_are_told_and_those_that_left_are_not() {
+        let metrics = Metrics::default();
+        let listed = |name: &str, status: &str| crate::incus::ClusterMember {
+            name: name.into(),
+            status: status.into(),
+            ..crate::incus::ClusterMember::default()
+        };
+        let two = Members::of(vec![listed("a", "Online"), listed("b", "Offline")]);
+        metrics.tell_members(&two, &[]);
+        let text = metrics.encode(&[]).unwrap();
+        for line in [
+            r#"iapd_member_online{member="a"} 1"#,
+            r#"iapd_member_online{member="b"} 0"#,
+            r#"iapd_member_agents{member="a"} 0"#,
+        ] {
+            assert!(text.lines().any(|told| told == line), "{text}");
+        }
+        metrics.tell_members(&Members::default(), &[]);
+        assert!(!metrics.encode(&[]).unwrap().contains("member="));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod in_flight;
 pub mod ledger;
 pub mod names;
 pub mod observe;
+pub mod placement;
 pub mod plan;
 pub mod reconciler;
 pub mod room;

@@ -254,7 +254,9 @@ impl Row for Agent {
             column("IMAGE"),
         ];
         if wide {
-            let more = ["AZURE-ID", "INSTANCE", "AZURE", "PROJECT", "DETAIL"];
+            let more = [
+                "AZURE-ID", "INSTANCE", "AZURE", "PROJECT", "MEMBER", "DETAIL",
+            ];
             columns.extend(more.map(column));
         }
         columns
@@ -291,6 +293,7 @@ impl Row for Agent {
                 or_nothing(self.instance_status.as_deref()),
                 self.azure(),
                 or_nothing(self.project.as_deref()),
+                or_nothing(self.location.as_deref()),
                 self.detail
                     .as_deref()
                     .map_or_else(|| NOTHING.to_owned(), plain),

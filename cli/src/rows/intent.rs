@@ -83,11 +83,20 @@ fn until(at: Option<Time>, now: Timestamp) -> String {
 impl Pause {
     /// Returns it in words: `paused by ana "cert swap" until 14:30 (whole host)`.
     pub(super) fn text(&self, now: Timestamp) -> String {
+        self.words("paused", now)
+    }
+
+    /// Returns the same of a member of the cluster.
+    pub(super) fn drained(&self, now: Timestamp) -> String {
+        self.words("drained", now)
+    }
+
+    fn words(&self, what: &str, now: Timestamp) -> String {
         let reason = self.reason.as_deref().map(plain);
         let reason = reason.map_or_else(String::new, |reason| format!(" \"{reason}\""));
         let host = if self.host_wide { " (whole host)" } else { "" };
         format!(
-            "paused{}{reason}{}{host}",
+            "{what}{}{reason}{}{host}",
             by(self.who.as_ref()),
             until(self.until, now)
         )

@@ -24,10 +24,10 @@ fn agents_are_listed_with_their_jobs() {
 fn the_wide_list_has_ids_states_and_details() {
     let fake = Fake::start(answers());
     assert_snapshot!(iapctl(&fake, "agents ls --pool linux -o wide"), @"
-    AGENT           POOL   STATE    CREATED               JOB                           RUNNING-SINCE         IMAGE                    AZURE-ID  INSTANCE  AZURE    PROJECT  DETAIL
-    linux-h1-k3v9x  linux  busy     [time]  webshop-ci #20261123.7 Build  [time]  9fd8d5c0ffee (outdated)  41        Running   online   default  -
-    linux-h1-p07qa  linux  idle     [time]  -                             -                     9fd8d5c0ffee             41        Running   online   default  -
-    linux-h1-r2d2x  linux  unknown  [time]  -                             -                     9fd8d5c0ffee             41        Running   offline  default  offline for 40s of 5m
+    AGENT           POOL   STATE    CREATED               JOB                           RUNNING-SINCE         IMAGE                    AZURE-ID  INSTANCE  AZURE    PROJECT  MEMBER  DETAIL
+    linux-h1-k3v9x  linux  busy     [time]  webshop-ci #20261123.7 Build  [time]  9fd8d5c0ffee (outdated)  41        Running   online   default  -       -
+    linux-h1-p07qa  linux  idle     [time]  -                             -                     9fd8d5c0ffee             41        Running   online   default  -       -
+    linux-h1-r2d2x  linux  unknown  [time]  -                             -                     9fd8d5c0ffee             41        Running   offline  default  -       offline for 40s of 5m
     ");
 }
 

@@ -60,6 +60,7 @@ pub(crate) struct Answers {
     pub(crate) ended: Vec<v1::EndedAgent>,
     pub(crate) evidence: Vec<v1::EvidenceFile>,
     pub(crate) audit: Vec<v1::AuditEntry>,
+    pub(crate) members: Vec<v1::Member>,
     pub(crate) events: Scripts<v1::Event>,
     /// Calls that fail, by the RPC's name.
     pub(crate) errors: HashMap<&'static str, Status>,

@@ -17,6 +17,7 @@ mod history;
 mod hosts;
 mod images;
 mod keep;
+mod members;
 mod pauses;
 mod pools;
 mod provision;

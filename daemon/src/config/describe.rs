@@ -69,6 +69,8 @@ fn pool_lines(pool: &PoolSpec) -> Vec<(&'static str, String)> {
         [one] => format!("profile {one}"),
         many => format!("profiles {}", many.join(", ")),
     };
+    let place = instance.target.as_ref();
+    let place = place.map_or_else(String::new, |target| format!(", on {target}"));
     let variables: Vec<&str> = pool.env.keys().map(String::as_str).collect();
     let variables = if variables.is_empty() {
         "none".to_owned()
@@ -95,7 +97,7 @@ fn pool_lines(pool: &PoolSpec) -> Vec<(&'static str, String)> {
         ),
         (
             "instances",
-            format!("{kind} in project {}, {profiles}", instance.project),
+            format!("{kind} in project {}, {profiles}{place}", instance.project),
         ),
         ("image", instance.image.clone()),
         ("limits", limits(instance)),

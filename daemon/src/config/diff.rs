@@ -74,6 +74,7 @@ fn diff_pool(old: &PoolSpec, new: &PoolSpec, lines: &mut Vec<String>) {
             new.reconcile_interval,
         ),
         ("reaper interval", old.reaper_interval, new.reaper_interval),
+        ("member grace", old.member_grace, new.member_grace),
         (
             "poll interval",
             old.azure.poll_interval,

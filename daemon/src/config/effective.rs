@@ -22,6 +22,7 @@ pub(super) fn value(spec: &DaemonSpec) -> Value {
         daemon: Some(Daemon {
             reconcile_interval: intervals.map(|pool| duration(pool.reconcile_interval)),
             reaper_interval: intervals.map(|pool| duration(pool.reaper_interval)),
+            member_grace_period: intervals.map(|pool| duration(pool.member_grace)),
             listener: Some(Listener {
                 retry_delay: Some(duration(spec.listener_retry.first)),
                 max_retry_delay: Some(duration(spec.listener_retry.longest)),
@@ -52,7 +53,6 @@ pub(super) fn value(spec: &DaemonSpec) -> Value {
     value
 }
 
-fn drop_absent(value: &mut Value) {
 fn incus(spec: &IncusSpec) -> Incus {
     match spec {
         IncusSpec::Socket(socket) => Incus {
@@ -71,6 +71,7 @@ fn incus(spec: &IncusSpec) -> Incus {
     }
 }
 
+fn drop_absent(value: &mut Value) {
     match value {
         Value::Mapping(mapping) => {
             mapping.retain(|_, item| !item.is_null());
@@ -130,6 +131,7 @@ fn pool(spec: &PoolSpec) -> Pool {
             nesting: (instance.kind == InstanceKind::Container).then_some(instance.nesting),
             disk_size_in_gb: instance.disk_gib,
             storage_pool: instance.storage_pool.clone(),
+            target: instance.target.clone(),
             startup_grace_period: Some(duration(spec.startup_grace)),
         }),
     }

@@ -244,6 +244,9 @@ pub(super) struct Instance {
     pub(super) disk_size_in_gb: Option<u32>,
     /// Storage pool of the root disk. The profile's unless given.
     pub(super) storage_pool: Option<String>,
+    /// Cluster member that they are placed on, or a group of members, as `@name`. Those with the
+    /// most room unless given.
+    pub(super) target: Option<String>,
     /// How long a new agent may take to come online. 1m for containers and 5m for virtual machines
     /// unless given.
     pub(super) startup_grace_period: Option<DurationText>,
@@ -259,6 +262,10 @@ pub(super) struct Daemon {
     /// How often agents are judged dead or alive.
     #[schemars(extend("default" = "30s"))]
     pub(super) reaper_interval: Option<DurationText>,
+    /// How long a cluster member must be offline before its agents, if Azure shows them offline and
+    /// without a job, are replaced on other members.
+    #[schemars(extend("default" = "2m"))]
+    pub(super) member_grace_period: Option<DurationText>,
     /// The connection for Incus's events.
     pub(super) listener: Option<Listener>,
 }
@@ -281,13 +288,6 @@ pub(super) struct Listener {
 pub(super) struct Incus {
     /// Path of Incus's socket. Where Incus puts it unless given. Absolute.
     pub(super) socket: Option<String>,
-}
-
-/// How much is kept of agents that have ended.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct History {
-    /// How long records, events and evidence are kept.
     /// An Incus on another host or a cluster, in place of the socket.
     pub(super) remote: Option<Remote>,
 }
@@ -335,6 +335,13 @@ impl JsonSchema for Texts {
             "minItems": 1,
         })
     }
+}
+
+/// How much is kept of agents that have ended.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct History {
+    /// How long records, events and evidence are kept.
     #[schemars(extend("default" = "720h"))]
     pub(super) keep_for: Option<DurationText>,
     /// How much evidence (logs of ended agents) is kept, GiB; the oldest goes first.

@@ -28,11 +28,15 @@ const METRICS_ADDRESS: &str = "127.0.0.1";
 const SOCKET_MODE: &str = "0660";
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 const REAPER_INTERVAL: Duration = Duration::from_secs(30);
+const MEMBER_GRACE: Duration = Duration::from_secs(120);
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// Below this the daemon would do nothing but look.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Shorter would judge by a single look.
+const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
 /// Less would be over before it is noticed.
 const SHORTEST_SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
@@ -58,6 +62,10 @@ pub(super) fn resolve(file: File, env: &Environment, report: &mut Report<'_>) ->
         report,
     );
 
+    let key = "daemon.memberGracePeriod";
+    let member_grace = daemon.member_grace_period;
+    let member_grace = duration(key, member_grace, MEMBER_GRACE, SHORTEST_GRACE, report);
+
     if file.pools.is_none() && !report.has_error("pools") {
         report.warning("pools", "is missing: there will be no agents");
     }
@@ -66,6 +74,7 @@ pub(super) fn resolve(file: File, env: &Environment, report: &mut Report<'_>) ->
         let mut spec = pool::resolve(pool, &format!("pools[{number}]"), env, report);
         spec.reconcile_interval = reconcile;
         spec.reaper_interval = reaper;
+        spec.member_grace = member_grace;
         pools.push(spec);
     }
     check_names(&pools, report);

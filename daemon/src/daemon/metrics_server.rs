@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::pool::PoolHandle;
 use crate::supervisor::Pools;
@@ -38,6 +39,7 @@ pub(super) async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     pools: watch::Receiver<Pools>,
+    members: watch::Receiver<Arc<Members>>,
     stop: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
@@ -47,17 +49,20 @@ pub(super) async fn serve(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS => {
                 if let Ok((stream, _)) = accepted {
-                    let (metrics, pools) = (Arc::clone(&metrics), pools.clone());
-                    connections.spawn(connection(stream, metrics, pools));
+                    let seen = (pools.clone(), members.clone());
+                    connections.spawn(connection(stream, Arc::clone(&metrics), seen));
                 }
             }
         }
     }
 }
 
-async fn connection(stream: TcpStream, metrics: Arc<Metrics>, pools: watch::Receiver<Pools>) {
+/// What gauges are made from.
+type Seen = (watch::Receiver<Pools>, watch::Receiver<Arc<Members>>);
+
+async fn connection(stream: TcpStream, metrics: Arc<Metrics>, seen: Seen) {
     let answer = service_fn(move |request| {
-        let answer = answer(&request, &metrics, &pools);
+        let answer = answer(&request, &metrics, &seen);
         async move { Ok::<_, Infallible>(answer) }
     });
     let served = hyper::server::conn::http1::Builder::new()
@@ -72,12 +77,13 @@ async fn connection(stream: TcpStream, metrics: Arc<Metrics>, pools: watch::Rece
 fn answer(
     request: &Request<Incoming>,
     metrics: &Metrics,
-    pools: &watch::Receiver<Pools>,
+    (pools, members): &Seen,
 ) -> Response<Full<Bytes>> {
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => {
             let pools = Arc::clone(&pools.borrow());
             let statuses: Vec<_> = pools.iter().map(PoolHandle::status).collect();
+            metrics.tell_members(&members.borrow(), &statuses);
             match metrics.encode(&statuses) {
                 Ok(text) => (StatusCode::OK, text),
                 Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),

@@ -324,4 +324,65 @@ impl DaemonService for Services {
         let pools = self.all_pools();
         Ok(Response::new(v1::ResumeHostResponse { pools, was_paused }))
     }
+
+    async fn list_members(
+        &self,
+        _request: Request<v1::ListMembersRequest>,
+    ) -> Result<Response<v1::ListMembersResponse>, Status> {
+        let members = self.all_members();
+        Ok(Response::new(v1::ListMembersResponse { members }))
+    }
+
+    async fn drain_member(
+        &self,
+        request: Request<v1::DrainMemberRequest>,
+    ) -> Result<Response<v1::DrainMemberResponse>, Status> {
+        let asker = peer::asker(&request);
+        let v1::DrainMemberRequest { name, reason } = request.into_inner();
+        let pause = intents::pause(reason, None)?;
+        self.one_member(&name)?;
+        info!(
+            member = name,
+            uid = asker.uid,
+            "drain of a member requested"
+        );
+        let of = name.clone();
+        let changed = self
+            .change_intents(asker.clone(), move |set, who| {
+                set.members.insert(of, Pause { who, ..pause });
+            })
+            .await;
+        self.audit(&asker, "members drain", &name, changed)?;
+        let member = Some(self.one_member(&name)?);
+        Ok(Response::new(v1::DrainMemberResponse { member }))
+    }
+
+    async fn resume_member(
+        &self,
+        request: Request<v1::ResumeMemberRequest>,
+    ) -> Result<Response<v1::ResumeMemberResponse>, Status> {
+        let asker = peer::asker(&request);
+        let v1::ResumeMemberRequest { name } = request.into_inner();
+        let was_drained = self.intents.now().members.contains_key(&name);
+        // One that has left the cluster can be forgotten, too.
+        if !was_drained {
+            self.one_member(&name)?;
+        }
+        info!(
+            member = name,
+            uid = asker.uid,
+            "end of a member's drain requested"
+        );
+        let of = name.clone();
+        let changed = self.change_intents(asker.clone(), move |set, _| {
+            set.members.remove(&of);
+        });
+        let changed = changed.await;
+        self.audit(&asker, "members resume", &name, changed)?;
+        let member = self.one_member(&name).ok();
+        Ok(Response::new(v1::ResumeMemberResponse {
+            member,
+            was_drained,
+        }))
+    }
 }

@@ -145,14 +145,20 @@ fn who(who: &Who) -> v1::Who {
 }
 
 pub(super) fn pause_message(effective: &Effective) -> Option<v1::Pause> {
-    let pause = effective.pause.as_ref()?;
     Some(v1::Pause {
+        host_wide: effective.host_wide,
+        ..plain_pause(effective.pause.as_ref()?)
+    })
+}
+
+pub(super) fn plain_pause(pause: &Pause) -> v1::Pause {
+    v1::Pause {
         reason: pause.reason.clone(),
         who: Some(who(&pause.who)),
         since: Some(convert::timestamp(pause.since)),
         until: pause.until.map(convert::timestamp),
-        host_wide: effective.host_wide,
-    })
+        host_wide: false,
+    }
 }
 
 pub(super) fn count_message(effective: &Effective) -> Option<v1::CountOverride> {

@@ -37,6 +37,8 @@ struct Content {
     host: Option<Pause>,
     #[serde(default)]
     pools: BTreeMap<String, PoolIntents>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    members: BTreeMap<String, Pause>,
 }
 
 /// Read first: the rest of a newer file may mean anything.
@@ -90,6 +92,7 @@ impl IntentsFile {
                     revision: 0,
                     host: content.host,
                     pools: content.pools,
+                    members: content.members,
                     shutdown: None,
                 },
                 trouble: None,
@@ -148,6 +151,7 @@ impl IntentsFile {
             version: VERSION,
             host: set.host.clone(),
             pools: set.pools.clone(),
+            members: set.members.clone(),
         };
         let text = serde_json::to_vec_pretty(&content).expect("intents are plain data");
         self.write(&text).map_err(|source| IntentsError::Write {

@@ -1,7 +1,7 @@
 //! Carries actions out, one task each. An action does one thing to one agent, looks again before
 //! anything that cannot be undone, and returns an outcome; it decides nothing for other agents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
@@ -12,7 +12,7 @@ use crate::registration::{BundleError, KeyError, KeyStock};
 use crate::store::evidence::Evidence;
 
 use super::azure_link::AzureLink;
-use super::gate::Gate;
+use super::placement::Placement;
 use super::spec::PoolSpec;
 
 mod create;
@@ -41,9 +41,11 @@ pub struct Context {
     pub restrictions: Option<Restrictions>,
     /// The pool's Azure side.
     pub link: AzureLink,
-    /// Lets so many creations at a time through.
-    pub gate: Arc<Gate>,
-    /// The same for this pool's launches alone.
+    /// Where new agents go, and their turn there.
+    pub placement: Arc<Placement>,
+    /// Members that get none.
+    pub leaving: BTreeSet<String>,
+    /// Lets so many launches of this pool at a time through, first come first served.
     pub own_gate: Arc<Semaphore>,
     /// Ready-made keys.
     pub keys: Arc<KeyStock>,
@@ -159,6 +161,9 @@ pub enum ApplyError {
     /// Azure refuses to delete a registration that has a job.
     #[error("Azure says the agent is busy: {0}")]
     Busy(String),
+    /// No member of the cluster takes a new agent.
+    #[error("no member of the cluster takes a new agent{0}")]
+    NoMember(String),
     /// Called off before it began.
     #[error("called off")]
     Cancelled,
@@ -195,6 +200,7 @@ impl ApplyError {
             Self::NameTaken(_) => "name_taken",
             Self::NotProven(_) | Self::NotProbed(_) => "not_proven",
             Self::Busy(_) => "azure_busy",
+            Self::NoMember(_) => "no_member",
             Self::Cancelled => "cancelled",
         }
     }

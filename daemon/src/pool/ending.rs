@@ -186,8 +186,15 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
         Some(ReapReason::NotLeaving) => return at.why_it_left(),
         Some(ReapReason::Outdated | ReapReason::Aged) => return EndReason::Outdated,
         Some(ReapReason::Requested) => return EndReason::Requested,
+        Some(ReapReason::Replaced) if past.job.is_none() => return EndReason::LostContact,
         // Stopped, or offline, after it had ended well: the rest says more.
-        Some(ReapReason::Stopped | ReapReason::Offline | ReapReason::KeepOver) | None => {}
+        Some(
+            ReapReason::Stopped
+            | ReapReason::Offline
+            | ReapReason::KeepOver
+            | ReapReason::Replaced,
+        )
+        | None => {}
     }
     // Azure's word on the job counts, whatever its guest claimed, unless it only says that it has
     // not heard of it.

@@ -1,51 +1,58 @@
-//! The gate that all creations of a host go through, so many at a time: launches first come first
+//! The gate that creations of a host go through, so many at a time: launches first come first
 //! served, spares when no launch wants to pass. Booting guests slow each other down, and nobody
 //! waits for a spare.
 
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use std::sync::Arc;
 
-/// See the module.
-#[derive(Debug)]
-pub struct Gate {
-    permits: Semaphore,
-    /// Launches that wait here, and spares that are becoming agents.
-    urgent: watch::Sender<usize>,
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// What spares make way for, on all hosts: launches that wait, and spares that become agents.
+#[derive(Debug, Clone, Default)]
+pub struct Urgency(Arc<watch::Sender<usize>>);
+
+impl Urgency {
+    /// Keeps spares from passing, as long as the answer lives.
+    pub fn hold(&self) -> Urgent {
+        self.0.send_modify(|urgent| *urgent += 1);
+        Urgent(self.clone())
+    }
 }
 
 /// Something that spares make way for, as long as it lives.
 #[derive(Debug)]
-pub struct Urgent<'a>(&'a Gate);
+pub struct Urgent(Urgency);
 
-impl Drop for Urgent<'_> {
+impl Drop for Urgent {
     fn drop(&mut self) {
-        self.0.urgent.send_modify(|urgent| *urgent -= 1);
+        self.0.0.send_modify(|urgent| *urgent -= 1);
     }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Gate {
+    permits: Arc<Semaphore>,
+    urgency: Urgency,
 }
 
 impl Gate {
     /// Makes a gate that lets `width` through at a time.
-    pub fn new(width: usize) -> Self {
+    pub fn new(width: usize, urgency: Urgency) -> Self {
         Self {
-            permits: Semaphore::new(width),
-            urgent: watch::Sender::new(0),
+            permits: Arc::new(Semaphore::new(width)),
+            urgency,
         }
     }
 
-    /// Keeps spares from passing.
-    pub fn urgent(&self) -> Urgent<'_> {
-        self.urgent.send_modify(|urgent| *urgent += 1);
-        Urgent(self)
-    }
-
     /// Waits for a launch's turn.
-    pub async fn pass(&self) -> SemaphorePermit<'_> {
-        let _urgent = self.urgent();
+    pub async fn pass(&self) -> OwnedSemaphorePermit {
+        let _urgent = self.urgency.hold();
         self.permit().await
     }
 
     /// Waits for a spare's turn: when nothing urgent is left.
-    pub async fn pass_last(&self) -> SemaphorePermit<'_> {
-        let mut urgent = self.urgent.subscribe();
+    pub async fn pass_last(&self) -> OwnedSemaphorePermit {
+        let mut urgent = self.urgency.0.subscribe();
         loop {
             let _ = urgent.wait_for(|urgent| *urgent == 0).await;
             let permit = self.permit().await;
@@ -56,8 +63,8 @@ impl Gate {
         }
     }
 
-    async fn permit(&self) -> SemaphorePermit<'_> {
-        let permit = self.permits.acquire().await;
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
         permit.expect("nobody closes it")
     }
 }
@@ -72,7 +79,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_launch_passes_before_a_spare_that_waited_longer() {
-        let gate = Gate::new(1);
+        let gate = Gate::new(1, Urgency::default());
         let first = gate.pass().await;
         let mut spare = pin!(gate.pass_last());
         assert!(poll!(&mut spare).is_pending());
@@ -88,8 +95,9 @@ mod tests {
 
     #[tokio::test]
     async fn no_spare_passes_while_another_becomes_an_agent() {
-        let gate = Gate::new(2);
-        let urgent = gate.urgent();
+        let urgency = Urgency::default();
+        let gate = Gate::new(2, urgency.clone());
+        let urgent = urgency.hold();
         let mut spare = pin!(gate.pass_last());
         assert!(poll!(&mut spare).is_pending());
         let launch = gate.pass().await;

@@ -92,6 +92,8 @@ pub struct Entry {
     pub was_draining: bool,
     /// It was asked to because somebody else had disabled it in Azure.
     pub was_disabled_by_others: bool,
+    /// Its member was lost, and its slot was given to another.
+    pub was_replaced: bool,
     /// For its record.
     pub past: Past,
 }
@@ -135,6 +137,7 @@ impl Entry {
             last_error: String::new(),
             was_draining: false,
             was_disabled_by_others: false,
+            was_replaced: false,
             past: Past::default(),
         }
     }

@@ -46,6 +46,28 @@ pub fn own_instances(
         .collect()
 }
 
+/// Returns those instances of which Incus tells next to nothing, since their cluster member cannot
+/// be reached, and that are this pool's by what was known of them before. Left out, they would
+/// seem to be gone.
+pub fn unreachable_instances(
+    instances: &[incus::Instance],
+    known: impl Fn(&str) -> Option<InstanceFacts>,
+) -> BTreeMap<String, InstanceFacts> {
+    instances
+        .iter()
+        .filter(|instance| instance.status == incus::Status::Error && instance.config.is_empty())
+        .filter_map(|instance| {
+            let facts = InstanceFacts {
+                status: instance.status,
+                status_text: instance.status_text.clone(),
+                location: instance.location.clone(),
+                ..known(&instance.name)?
+            };
+            Some((instance.name.clone(), facts))
+        })
+        .collect()
+}
+
 fn is_ours(instance: &incus::Instance, owner: &str, pool: &PoolKey) -> bool {
     let says = |key: &str, value: &str| instance.config.get(key).is_some_and(|is| is == value);
     says(key::OWNER, owner)
@@ -69,4 +91,41 @@ pub fn foreign_instances(instances: &[incus::Instance], pool: &str) -> Vec<Strin
         })
         .map(|instance| instance.name.clone())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(name: &str, config: &str) -> incus::Instance {
+        let text = format!(
+            r#"{{"name":"{name}","status_code":112,"status":"Error","location":"m2","config":{config}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn an_instance_without_its_configuration_is_what_it_was_before() {
+        let bare = [instance("p-h-aaaaa", "null"), instance("p-h-zzzzz", "{}")];
+        let mut before = InstanceFacts::of(&instance("p-h-aaaaa", "{}"));
+        before.azure_agent_id = Some(7);
+        before.status = incus::Status::Running;
+        before.location = "m1".into();
+        let known = |name: &str| (name == "p-h-aaaaa").then(|| before.clone());
+        let found = unreachable_instances(&bare, known);
+        assert_eq!(found.len(), 1, "what nobody knows is nobody's");
+        let facts = &found["p-h-aaaaa"];
+        assert_eq!(facts.azure_agent_id, Some(7));
+        assert_eq!(
+            (facts.status, facts.location.as_str()),
+            (incus::Status::Error, "m2")
+        );
+    }
+
+    #[test]
+    fn an_instance_in_error_that_has_its_configuration_speaks_for_itself() {
+        let full = [instance("p-h-aaaaa", r#"{"user.iapd.owner":"another"}"#)];
+        let known = |_: &str| Some(InstanceFacts::of(&full[0]));
+        assert!(unreachable_instances(&full, known).is_empty());
+    }
 }

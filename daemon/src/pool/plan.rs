@@ -21,6 +21,7 @@ use super::spec::KeepSpec;
 
 mod action;
 mod keep;
+mod members;
 mod reasons;
 mod slots;
 mod spares;
@@ -28,6 +29,8 @@ mod spares;
 pub use action::Action;
 use keep::Room;
 pub use keep::Staying;
+pub use members::{MemberView, replaced};
+use members::{is_leaving, is_lost, is_out_of_reach, is_superseded};
 pub use reasons::{DrainReason, Proof, ReapReason};
 use slots::Slots;
 use spares::Spares;
@@ -86,6 +89,8 @@ pub struct Situation<'a> {
     pub azure_listed: Option<Instant>,
     /// What the pool's breaker allows to be launched.
     pub launches: Allowance,
+    /// What of the cluster's members matters.
+    pub members: &'a MemberView,
     /// Which agents are kept for debugging when they end.
     pub keep: Option<&'a KeepSpec>,
     /// The moment to plan for.
@@ -233,6 +238,9 @@ fn act_on(
         incus::Status::Starting | incus::Status::Stopping | incus::Status::Stopped => return None,
         // Somebody paused it, or its cluster member is lost: Azure alone decides.
         incus::Status::Frozen | incus::Status::Error | incus::Status::Other => {
+            if is_out_of_reach(situation, entry) {
+                return None; // Nothing can be done to it before its member is back.
+            }
             if instance.drain < entry.wish && instance.status == incus::Status::Frozen {
                 return Some(note(entry.wish));
             }
@@ -268,6 +276,9 @@ fn act_on(
     if instance.drain < entry.wish {
         return Some(note(entry.wish));
     }
+    if is_superseded(situation, entry) {
+        return remove(ReapReason::Replaced, Proof::AzureAndProbe);
+    }
     if never_came_online(situation, entry) {
         return remove(ReapReason::NeverOnline, Proof::AzureAndProbe);
     }
@@ -281,6 +292,13 @@ fn act_on(
             name,
             drain: Drain::Finish,
             reason: DrainReason::Disabled,
+        });
+    }
+    if is_leaving(situation, entry) && !entry.drain().leaves() {
+        return Some(Action::NoteDrain {
+            name,
+            drain: Drain::Finish,
+            reason: DrainReason::MemberLeaves,
         });
     }
     let id = instance.azure_agent_id?;
@@ -308,7 +326,8 @@ fn act_on(
 /// A guest whose agent was never registered: wanted, it becomes an agent; else it goes.
 fn unregistered(situation: &Situation<'_>, name: &str, entry: &Entry) -> Option<Action> {
     let name = name.to_owned();
-    let unwanted = if situation.removed || situation.paused || entry.drain().leaves() {
+    let stays = !situation.removed && !situation.paused && !is_leaving(situation, entry);
+    let unwanted = if !stays || entry.drain().leaves() {
         Some(ReapReason::Surplus)
     } else if is_to_be_replaced(situation, entry) {
         Some(ReapReason::Outdated)
@@ -408,7 +427,7 @@ fn adjust_count(situation: &Situation<'_>, slots: &Slots, spares: &mut Spares, p
             Allowance::Nothing => 0,
         };
         let promoted = spares.promote(begin);
-        if situation.image.is_some() {
+        if situation.image.is_some() && !situation.members.none_takes {
             plan.launch = begin - promoted.len();
         }
         plan.actions.extend(promoted);

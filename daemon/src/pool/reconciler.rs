@@ -23,6 +23,7 @@ use crate::agent::AgentState;
 use crate::beat::{Beat, Pulse};
 use crate::incus::{Incus, Restrictions};
 use crate::intents::{Effective, IntentSet};
+use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::registration::KeyStock;
 use crate::store::Store;
@@ -31,11 +32,11 @@ use super::apply::{AgentVersions, Context};
 use super::azure_link::{AzureLink, AzureView};
 use super::breaker::Breaker;
 use super::command::PoolCommand;
-use super::gate::Gate;
 use super::in_flight::InFlight;
 use super::ledger::Ledger;
 use super::observe::Observation;
-use super::plan::{self, Plan, Situation};
+use super::placement::Placement;
+use super::plan::{self, MemberView, Plan, Situation};
 use super::spec::PoolSpec;
 use super::status::{ImageStatus, PassReport, PoolStatus};
 use super::waits::Waits;
@@ -46,6 +47,7 @@ mod history;
 mod intents;
 mod keep;
 mod look;
+mod members;
 mod report;
 mod requests;
 mod room;
@@ -86,10 +88,8 @@ pub struct Shared {
     pub owner: Arc<str>,
     /// The Incus server.
     pub incus: Incus,
-    /// Lets so many creations at a time through.
-    pub gate: Arc<Gate>,
-    /// How many that are.
-    pub gate_width: usize,
+    /// Where new agents go, and their turn there.
+    pub placement: Arc<Placement>,
     /// Ready-made keys.
     pub keys: Arc<KeyStock>,
     /// Agent versions by image.
@@ -121,6 +121,8 @@ pub enum Trigger {
     Spec,
     /// An operator wants something for a while.
     Intents,
+    /// A cluster member is not as it was.
+    Members,
 }
 
 impl Trigger {
@@ -135,6 +137,7 @@ impl Trigger {
             Self::ActionEnded => "action_ended",
             Self::Spec => "spec",
             Self::Intents => "intents",
+            Self::Members => "members",
         }
     }
 }
@@ -145,6 +148,7 @@ pub struct Reconciler {
     orders: watch::Receiver<Order>,
     intents: watch::Receiver<Arc<IntentSet>>,
     azure: watch::Receiver<Arc<AzureView>>,
+    members: watch::Receiver<Arc<Members>>,
     commands: mpsc::Receiver<PoolCommand>,
     waker: Waker,
     publish: watch::Sender<Arc<PoolStatus>>,
@@ -157,6 +161,8 @@ pub struct Reconciler {
     spec_hash: String,
     own_gate: Arc<Semaphore>,
     ledger: Ledger,
+    /// What of the cluster's members matters, as of the last pass.
+    member_view: MemberView,
     in_flight: InFlight,
     running: JoinSet<ended::Done>,
     breaker: Breaker,
@@ -203,7 +209,9 @@ impl Reconciler {
         Self {
             azure: order.link.watch(),
             spec_hash: order.spec.spec_hash(),
-            own_gate: Arc::new(Semaphore::new(shared.gate_width)),
+            own_gate: Arc::new(Semaphore::new(shared.placement.width())),
+            members: shared.placement.watch(),
+            member_view: MemberView::default(),
             intents: shared.intents.clone(),
             intent: Effective::default(),
             intents_revision: 0,
@@ -308,6 +316,7 @@ impl Reconciler {
             }
             Ok(()) = self.intents.changed() => Trigger::Intents,
             Ok(()) = self.azure.changed() => Trigger::Azure,
+            Ok(()) = self.members.changed() => Trigger::Members,
             () = tokio::time::sleep_until(due) => Trigger::Timer,
         };
         // What else is ready goes into the same pass.
@@ -387,6 +396,7 @@ impl Reconciler {
         let now = Instant::now();
         let wall = Timestamp::now();
         self.take_intents(wall);
+        self.take_members();
         let gone = {
             let in_flight = &self.in_flight;
             self.ledger
@@ -429,14 +439,20 @@ impl Reconciler {
     }
 
     fn plan(&mut self, now: Instant, wall: Timestamp) -> Plan {
-        let (plan, is_settled) = self.decide(now, wall);
+        let (plan, replaced, is_settled) = self.decide(now, wall);
         if is_settled {
             self.breaker.succeeded();
+        }
+        for name in replaced {
+            warn!(agent = %name, "its cluster member is lost: another takes its slot");
+            self.ledger.entry(&name, now).was_replaced = true;
         }
         plan
     }
 
-    fn decide(&self, now: Instant, wall: Timestamp) -> (Plan, bool) {
+    /// Returns what to do, which agents on lost members are replaced by that, and whether all that
+    /// are wanted are there.
+    fn decide(&self, now: Instant, wall: Timestamp) -> (Plan, Vec<String>, bool) {
         let view = self.azure.borrow();
         let spec = &self.order.spec;
         let situation = Situation {
@@ -452,13 +468,19 @@ impl Reconciler {
             azure_usable: view.usable && view.pool_id.is_some(),
             azure_listed: view.list.as_ref().map(|list| list.began),
             launches: self.breaker.allowance(now),
+            members: &self.member_view,
             keep: spec.keep.as_ref(),
             now,
             wall,
         };
         let (ledger, in_flight) = (&self.ledger, &self.in_flight);
         let plan = plan::plan(&situation, ledger, in_flight);
-        (plan, plan::is_settled(&situation, ledger, in_flight))
+        let replaced = plan::replaced(&situation, ledger, plan.launch);
+        (
+            plan,
+            replaced,
+            plan::is_settled(&situation, ledger, in_flight),
+        )
     }
 
     /// While something is awaited from Azure, lists follow each other faster.
@@ -490,7 +512,8 @@ impl Reconciler {
             project: self.shared.incus.project(&self.order.spec.instance.project),
             restrictions: self.restrictions.clone(),
             link: self.order.link.clone(),
-            gate: Arc::clone(&self.shared.gate),
+            placement: Arc::clone(&self.shared.placement),
+            leaving: self.member_view.leaving.clone(),
             own_gate: Arc::clone(&self.own_gate),
             keys: Arc::clone(&self.shared.keys),
             versions: Arc::clone(&self.shared.versions),

@@ -145,6 +145,8 @@ pub struct PoolSpec {
     pub reconcile_interval: Duration,
     /// How often to judge whether agents are dead.
     pub reaper_interval: Duration,
+    /// How long a cluster member has to be offline before its agents are replaced on others.
+    pub member_grace: Duration,
     /// Which agents are kept for debugging when they end; none when absent.
     pub keep: Option<KeepSpec>,
 }
@@ -303,4 +305,6 @@ pub struct InstanceSpec {
     pub max_processes: Option<u32>,
     /// Containers may run containers; without meaning for virtual machines.
     pub nesting: bool,
+    /// Cluster member, or group of members (`@name`), that they are placed on; any when absent.
+    pub target: Option<String>,
 }

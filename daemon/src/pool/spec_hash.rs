@@ -32,6 +32,7 @@ impl PoolSpec {
         add("storage", json!(instance.storage_pool), Value::Null);
         add("processes", json!(instance.max_processes), Value::Null);
         add("nesting", json!(instance.nesting), json!(true));
+        add("target", json!(instance.target), Value::Null);
         add("env", json!(self.env), json!({}));
         add("azureUrl", json!(self.azure.url), Value::Null);
         add("azurePool", json!(self.azure.pool), Value::Null);
@@ -83,7 +84,9 @@ pub(super) mod tests {
                 storage_pool: None,
                 max_processes: None,
                 nesting: true,
+                target: None,
             },
+            member_grace: Duration::from_secs(120),
             reconcile_interval: Duration::from_secs(5),
             reaper_interval: Duration::from_secs(30),
             keep: None,
@@ -108,6 +111,7 @@ pub(super) mod tests {
             storage_pool: Some("fast".into()),
             max_processes: Some(4096),
             nesting: true,
+            target: None,
         };
         assert_eq!(full.spec_hash(), "8c1d81396516");
     }
@@ -129,6 +133,7 @@ pub(super) mod tests {
             |s| s.instance.storage_pool = Some("1".into()),
             |s| s.instance.max_processes = Some(1),
             |s| s.instance.nesting = false,
+            |s| s.instance.target = Some("1".into()),
         ];
         let mut seen = std::collections::HashSet::from([spec().spec_hash()]);
         for change in changes {
@@ -147,6 +152,7 @@ pub(super) mod tests {
         other.startup_grace = Duration::ZERO;
         other.reconcile_interval = Duration::ZERO;
         other.reaper_interval = Duration::ZERO;
+        other.member_grace = Duration::ZERO;
         other.azure.poll_interval = Duration::ZERO;
         other.azure.credential = CredentialSpec::PatFile(PathBuf::from("/pat"));
         other.azure.ca_file = Some(PathBuf::from("/ca"));

@@ -455,4 +455,35 @@ impl DaemonService for State {
             was_paused: true,
         }))
     }
+
+    async fn list_members(&self, _: Request<ListMembersRequest>) -> Answer<ListMembersResponse> {
+        self.check("ListMembers")?;
+        Ok(Response::new(ListMembersResponse {
+            members: self.answers.members.clone(),
+        }))
+    }
+
+    async fn drain_member(
+        &self,
+        request: Request<DrainMemberRequest>,
+    ) -> Answer<DrainMemberResponse> {
+        self.check("DrainMember")?;
+        let request = request.into_inner();
+        let mut members = self.answers.members.iter();
+        let member = members.find(|member| member.name == request.name).cloned();
+        self.record(format!("{request:?}"));
+        Ok(Response::new(DrainMemberResponse { member }))
+    }
+
+    async fn resume_member(
+        &self,
+        request: Request<ResumeMemberRequest>,
+    ) -> Answer<ResumeMemberResponse> {
+        self.check("ResumeMember")?;
+        self.record(format!("{:?}", request.into_inner()));
+        Ok(Response::new(ResumeMemberResponse {
+            member: None,
+            was_drained: true,
+        }))
+    }
 }

@@ -70,6 +70,7 @@ pub(super) fn resolve(
         // The file has these once for all pools; the caller fills them in.
         reconcile_interval: Duration::ZERO,
         reaper_interval: Duration::ZERO,
+        member_grace: Duration::ZERO,
     }
 }
 
@@ -219,6 +220,7 @@ fn instance(instance: Instance, key: &str, report: &mut Report<'_>) -> (Instance
         storage_pool: text(&format!("{key}.storagePool"), instance.storage_pool, report),
         max_processes,
         nesting: instance.nesting.unwrap_or(true) || vm,
+        target: text(&format!("{key}.target"), instance.target, report),
     };
     (spec, startup_grace)
 }

@@ -145,6 +145,7 @@ fn the_effective_configuration_has_every_default_and_no_secret() {
     daemon:
       reconcileInterval: 5s                       # default
       reaperInterval: 30s                         # default
+      memberGracePeriod: 2m                       # default
       listener:
         retryDelay: 1s                            # default
         maxRetryDelay: 1m                         # default

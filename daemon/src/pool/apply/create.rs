@@ -16,8 +16,13 @@ const CREATE_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 /// Creates an agent's instance, or a spare one. Returns when its creation has ended: not before may
 /// it be touched.
-pub(super) async fn create(context: &Context, name: &str, spare: bool) -> Result<(), ApplyError> {
-    let body = instance::new_instance(context, name, spare).await?;
+pub(super) async fn create(
+    context: &Context,
+    name: &str,
+    member: Option<&str>,
+    spare: bool,
+) -> Result<(), ApplyError> {
+    let body = instance::new_instance(context, name, member, spare).await?;
     let operation = match context.project.create(&body).await {
         Ok(operation) => operation,
         Err(error) if error.is_transient() => {

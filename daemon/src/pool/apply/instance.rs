@@ -11,10 +11,11 @@ use super::{ApplyError, Context};
 /// Incus can size a tmpfs device; 6.0 LTS cannot.
 const TMPFS_EXTENSION: &str = "container_disk_tmpfs";
 
-/// Builds the request for an agent's instance, or for a spare one.
+/// Builds the request for an agent's instance, or for a spare one, on a member of a cluster.
 pub(super) async fn new_instance(
     context: &Context,
     name: &str,
+    member: Option<&str>,
     spare: bool,
 ) -> Result<NewInstance, ApplyError> {
     let spec = &context.spec.instance;
@@ -48,7 +49,10 @@ pub(super) async fn new_instance(
         sized_tmpfs,
         restrictions,
     };
-    let mut instance = build(context, name, &made);
+    let mut instance = NewInstance {
+        target: member.map(str::to_owned),
+        ..build(context, name, &made)
+    };
     if spare {
         let mark = (key::SPARE.to_owned(), "true".to_owned());
         instance.config.extend([mark]);

@@ -13,6 +13,7 @@ use crate::incus::{Exec, FileMeta, IncusError, InstancePatch};
 use crate::registration::{self, AgentKey, BundleFile};
 
 use super::super::in_flight::Turn;
+use super::super::placement::Seat;
 use super::super::spec::InstanceKind;
 use super::{ApplyError, Context, create::create, shell};
 
@@ -76,17 +77,21 @@ pub async fn launch(context: &Context, name: &str, turn: &Turn) -> Result<Launch
     // the host's gate, so that a large pool does not make a small one wait for all of it.
     let gates = async {
         let own = context.own_gate.acquire().await;
-        (own, context.gate.pass().await)
+        let seat = choose_seat(context)?;
+        let turn = seat.turn().await;
+        Ok((seat, (own, turn)))
     };
-    let permits = tokio::select! {
-        permits = gates => permits,
+    let (seat, permits) = tokio::select! {
+        seated = gates => seated.map_err(early)?,
         () = turn.cancelled() => return Err(early(ApplyError::Cancelled)),
     };
     turn.begin();
     let began = Instant::now();
     let launched = async {
-        create(context, name, false).await.map_err(early)?;
-        debug!(agent = name, elapsed = ?began.elapsed(), "instance created");
+        let member = seat.member.as_deref();
+        let created = create(context, name, member, false).await;
+        created.inspect_err(|_| seat.failed()).map_err(early)?;
+        debug!(agent = name, member, elapsed = ?began.elapsed(), "instance created");
         register_and_start(context, name, None).await
     };
     let mut launched = std::pin::pin!(launched);
@@ -102,6 +107,17 @@ pub async fn launch(context: &Context, name: &str, turn: &Turn) -> Result<Launch
         info!(agent = name, elapsed = ?began.elapsed(), "agent started");
     }
     result
+}
+
+/// Chooses the member that a new instance goes to.
+pub(super) fn choose_seat(context: &Context) -> Result<Seat, ApplyError> {
+    let target = context.spec.instance.target.as_deref();
+    context
+        .placement
+        .choose(target, |member| context.leaving.contains(member))
+        .ok_or_else(|| {
+            ApplyError::NoMember(target.map_or_else(String::new, |t| format!(" for {t}")))
+        })
 }
 
 /// Registers and starts the agent of an instance that is there.
@@ -124,7 +140,7 @@ pub async fn promote(
     turn.begin();
     let began = Instant::now();
     // Its own successor is made when this is done, and not beside it.
-    let _urgent = context.gate.urgent();
+    let _urgent = context.placement.urgent();
     let launched = register_and_start(context, name, Some(image)).await?;
     info!(agent = name, elapsed = ?began.elapsed(), "agent started in a spare instance");
     Ok(launched)

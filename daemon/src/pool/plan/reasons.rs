@@ -29,6 +29,8 @@ pub enum ReapReason {
     KeepOver,
     /// A spare that has waited for long: it is made anew.
     Aged,
+    /// Its cluster member was lost, another took its slot, and it did not come back alive.
+    Replaced,
 }
 
 impl ReapReason {
@@ -47,6 +49,7 @@ impl ReapReason {
             Self::Outdated => "outdated",
             Self::KeepOver => "keep_over",
             Self::Aged => "aged",
+            Self::Replaced => "replaced",
         }
     }
 }
@@ -66,6 +69,8 @@ pub enum DrainReason {
     Paused,
     /// Somebody else disabled it in Azure: it gets no jobs.
     Disabled,
+    /// Its cluster member is being evacuated or drained.
+    MemberLeaves,
 }
 
 /// What has to be true right before an agent is removed; the action looks again.

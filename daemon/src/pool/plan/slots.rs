@@ -6,13 +6,18 @@ use crate::agent::{AgentState, Doing, Drain};
 
 use super::super::in_flight::InFlight;
 use super::super::ledger::Ledger;
-use super::{Action, DrainReason, Plan, Proof, ReapReason, Situation, is_to_be_replaced, state_of};
+use super::{
+    Action, DrainReason, Plan, Proof, ReapReason, Situation, is_lost, is_superseded,
+    is_to_be_replaced, state_of,
+};
 
 /// An agent that may be asked to go.
 pub(super) struct Candidate {
     pub(super) name: String,
     pub(super) state: AgentState,
     pub(super) outdated: bool,
+    /// Its member was lost, and it was replaced.
+    pub(super) was_replaced: bool,
     pub(super) replaced_for: DrainReason,
     pub(super) azure_agent_id: Option<i64>,
     pub(super) first_seen: Instant,
@@ -87,6 +92,9 @@ impl Slots {
             if doing == Some(Doing::Launch) {
                 continue; // Counted among the launches.
             }
+            if is_lost(situation, entry) || is_superseded(situation, entry) {
+                continue; // Its slot is another's.
+            }
             // So far they are planned in the ledger's order, one an agent.
             let planned = plan
                 .actions
@@ -134,6 +142,7 @@ impl Slots {
                 slots.candidates.push(Candidate {
                     name: name.clone(),
                     state,
+                    was_replaced: entry.was_replaced,
                     outdated: is_to_be_replaced(situation, entry),
                     replaced_for: match entry.drain() {
                         Drain::Recycle => DrainReason::Requested,
@@ -144,9 +153,11 @@ impl Slots {
                 });
             }
         }
-        // Old builds first, then those that are not ready yet, then the youngest.
+        // Those whose slot was filled while their member was lost; old builds, then those that are not
+        // ready yet, then the youngest.
         slots.candidates.sort_by(|a, b| {
-            (b.outdated, a.state, b.first_seen, &a.name).cmp(&(
+            (b.was_replaced, b.outdated, a.state, b.first_seen, &a.name).cmp(&(
+                a.was_replaced,
                 a.outdated,
                 b.state,
                 a.first_seen,

@@ -11,6 +11,7 @@ use crate::pool::observe::{Observation, RegistrationList};
 mod disabled;
 mod intents;
 mod keep;
+mod members;
 mod model;
 mod properties;
 mod restarts;
@@ -37,6 +38,7 @@ struct World {
     azure_usable: bool,
     image: Option<&'static str>,
     launches: Allowance,
+    members: MemberView,
     keep: Option<KeepSpec>,
     instances: BTreeMap<String, InstanceFacts>,
     registrations: BTreeMap<String, RegistrationFacts>,
@@ -58,6 +60,7 @@ impl World {
             azure_usable: true,
             image: Some(IMAGE),
             launches: Allowance::All,
+            members: MemberView::default(),
             keep: None,
             instances: BTreeMap::new(),
             registrations: BTreeMap::new(),
@@ -154,6 +157,7 @@ impl World {
             azure_usable: self.azure_usable,
             azure_listed: Some(self.now),
             launches: self.launches,
+            members: &self.members,
             keep: self.keep.as_ref(),
             now: self.now,
             wall: self.wall(),
@@ -263,6 +267,7 @@ fn nothing_is_done_while_incus_does_not_answer() {
         incus_seen: false,
         azure_usable: true,
         azure_listed: Some(world.now),
+        members: &MemberView::default(),
         launches: Allowance::All,
         keep: None,
         now: world.now,

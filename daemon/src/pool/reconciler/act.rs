@@ -164,6 +164,7 @@ impl Reconciler {
                     DrainReason::PoolRemoved => "pool_removed",
                     DrainReason::Paused => "paused",
                     DrainReason::Disabled => "disabled_in_azure_by_others",
+                    DrainReason::MemberLeaves => "member_leaves",
                 };
                 info!(agent = %name, reason, force = (*drain == Drain::Force), "draining agent");
             }

@@ -39,6 +39,11 @@ impl Reconciler {
         self.intent = intent;
     }
 
+    /// Returns the cluster members that an operator wants to be without agents.
+    pub(super) fn drained_members(&self) -> Vec<String> {
+        self.intents.borrow().members.keys().cloned().collect()
+    }
+
     /// Returns how many agents to keep.
     pub(super) fn wanted(&self) -> u32 {
         if self.order.removed {

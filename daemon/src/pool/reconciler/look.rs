@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use iap_common::error::chain;
 
-use crate::agent::RegistrationFacts;
+use crate::agent::{Drain, InstanceFacts, RegistrationFacts};
 use crate::incus;
 
 use super::super::apply::launch::AGENT_VERSION_PROPERTY;
@@ -60,7 +60,10 @@ impl Reconciler {
                 }
                 self.foreign = observe::foreign_instances(&instances, name);
                 let key = PoolKey::of(&self.order.spec);
-                let own = observe::own_instances(&instances, &self.shared.owner, &key);
+                let mut own = observe::own_instances(&instances, &self.shared.owner, &key);
+                own.extend(observe::unreachable_instances(&instances, |name| {
+                    self.known_instance(name)
+                }));
                 self.seen.instances = Some(own);
                 self.instances_known = true;
                 self.is_stale = false;
@@ -75,6 +78,33 @@ impl Reconciler {
             }
         }
         self.listed_at = Some(began);
+    }
+
+    /// Returns what is known of an instance without asking Incus: what it was at the last look, or,
+    /// after a restart, what Azure says of an agent of that name that has our tags.
+    fn known_instance(&self, name: &str) -> Option<InstanceFacts> {
+        let before = self.ledger.get(name).and_then(|e| e.instance.clone());
+        if before.is_some() {
+            return before;
+        }
+        let view = self.azure.borrow();
+        let facts = RegistrationFacts::of(view.list.as_ref()?.agents.get(name)?);
+        let spec = &self.order.spec;
+        facts
+            .is_of(&self.shared.owner, &spec.name, &spec.instance.project)
+            .then(|| InstanceFacts {
+                name: name.to_owned(),
+                status: incus::Status::Error,
+                status_text: String::new(),
+                // Whether it is outdated is for its own keys to say.
+                spec: self.spec_hash.clone(),
+                azure_agent_id: Some(facts.id),
+                drain: Drain::No,
+                keep: None,
+                image: String::new(),
+                created_at: None,
+                location: String::new(),
+            })
     }
 
     async fn look_at_image(&mut self, project: &incus::Project) {

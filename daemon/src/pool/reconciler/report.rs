@@ -232,6 +232,7 @@ impl Reconciler {
         if let Some(words) = &status.no_room {
             problems.push(format!("the host is full: {words}"));
         }
+        problems.extend(self.member_problems());
         if status.launches.open {
             let limit = status.launches.limit().map_or_else(String::new, |limit| {
                 format!("{} (see iapctl doctor), ", limit.words())

@@ -1,0 +1,71 @@
+//! The members of the cluster, with the agents on them.
+
+use std::sync::Arc;
+
+use tonic::Status;
+
+use iap_common::v1;
+
+use crate::agent::AgentState;
+use crate::intents::Pause;
+use crate::members::{Member, Standing};
+
+use super::{Services, intents, status};
+
+fn state(standing: Standing) -> v1::MemberState {
+    match standing {
+        Standing::Online => v1::MemberState::Online,
+        Standing::Offline => v1::MemberState::Offline,
+        Standing::Evacuated => v1::MemberState::Evacuated,
+        Standing::Other => v1::MemberState::Other,
+    }
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+impl Services {
+    pub(super) fn all_members(&self) -> Vec<v1::Member> {
+        let members = Arc::clone(&self.members.borrow());
+        let statuses = self.statuses();
+        let drains = self.intents.now();
+        let told = |member: &Member, drain: Option<&Pause>| {
+            let agents = statuses.iter().flat_map(|pool| &pool.agents);
+            let here: Vec<AgentState> = agents
+                .filter(|agent| agent.location == member.name)
+                .map(|agent| agent.state)
+                .collect();
+            let busy = here.iter().filter(|state| **state == AgentState::Busy);
+            v1::Member {
+                name: member.name.clone(),
+                state: state(member.standing).into(),
+                message: member.message.clone(),
+                agents: number(here.len()),
+                busy: number(busy.count()),
+                cores: number(member.cores),
+                groups: member.groups.clone(),
+                drain: drain.map(intents::plain_pause),
+            }
+        };
+        let all = members.all.values();
+        all.map(|member| told(member, drains.members.get(&member.name)))
+            .collect()
+    }
+
+    /// Returns one member, or the error for a name that is none.
+    pub(super) fn one_member(&self, name: &str) -> Result<v1::Member, Status> {
+        let members = self.all_members();
+        if members.is_empty() {
+            let text = "Incus is no cluster: there are no members (iapctl drain is for this host)";
+            return Err(Status::failed_precondition(text));
+        }
+        match members.iter().find(|member| member.name == name) {
+            Some(member) => Ok(member.clone()),
+            None => {
+                let known = members.iter().map(|member| member.name.as_str());
+                Err(status::no_such("member", name, known))
+            }
+        }
+    }
+}
