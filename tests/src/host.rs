@@ -45,6 +45,8 @@ pub struct HostOptions {
     pub pool_extra: String,
     /// YAML lines for the pool's `incus` section, indented by six.
     pub incus_extra: String,
+    /// YAML lines for the `daemon` section, indented by two.
+    pub daemon_extra: String,
     /// YAML lines at the top.
     pub top_extra: String,
     /// Image alias.
@@ -65,6 +67,7 @@ impl Default for HostOptions {
             count: 1,
             pool_extra: String::new(),
             incus_extra: String::new(),
+            daemon_extra: String::new(),
             top_extra: String::new(),
             image: None,
             incus_socket: None,
@@ -188,7 +191,7 @@ impl Host {
              socket:\n  path: {grpc}\n\
              incus:\n{incus}\
              daemon:\n  reconcileInterval: 2s\n  reaperInterval: 2s\n\
-             {top}\
+             {daemon}{top}\
              pools:\n\
              \x20 - name: {pool}\n\
              \x20   agentCount: {count}\n\
@@ -206,6 +209,7 @@ impl Host {
              {incus_extra}",
             state = self.dir.path().join("state").display(),
             grpc = self.socket().display(),
+            daemon = self.options.daemon_extra,
             top = self.options.top_extra,
             pool = self.pool,
             pool_extra = self.options.pool_extra,
