@@ -168,11 +168,6 @@ impl Members {
         }
         missed
     }
-
-    /// Returns whether something is different that anybody acts on.
-    fn differs(&self, other: &Self) -> bool {
-        self.all != other.all
-    }
 }
 
 /// Looks at the members.
@@ -241,7 +236,7 @@ impl Watcher {
         }
         let is_cluster = new.is_cluster();
         // Ages move on with each list; the plan wants them, and nobody needs to be woken for it.
-        let wakes = new.differs(&old) || new.all.values().any(|m| m.offline_since.is_some());
+        let wakes = new.all != old.all || new.all.values().any(|m| m.offline_since.is_some());
         self.members.send_if_modified(|members| {
             *members = Arc::new(new);
             wakes

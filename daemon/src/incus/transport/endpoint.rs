@@ -127,10 +127,12 @@ impl Address {
             url: text.to_owned(),
             name: ServerName::try_from(host.clone()).map_err(|_| wrong())?,
             host,
-            // The URL standard leaves 443 out, which it is then.
-            port: url
-                .port()
-                .unwrap_or(if text.contains(":443") { 443 } else { PORT }),
+            // The URL standard leaves 443 out, as if it had not been given.
+            port: match url.port() {
+                Some(port) => port,
+                None if text.trim_end_matches('/').ends_with(":443") => 443,
+                None => PORT,
+            },
         })
     }
 }
@@ -200,6 +202,7 @@ mod tests {
             ("https://10.0.0.1:9443", "10.0.0.1", 9443),
             ("https://10.0.0.1:443", "10.0.0.1", 443),
             ("https://[fd00::1]:8443", "fd00::1", 8443),
+            ("https://[fd00::443]", "fd00::443", 8443),
         ] {
             let address = Address::parse(text).unwrap();
             assert_eq!(
