@@ -17,8 +17,7 @@ use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
 use iap_common::v1::{
     Agent, EndedAgent, ListAgentsRequest, ListEndedAgentsRequest, ListImagesRequest,
-    ListMembersRequest,
-    ListPoolsRequest, ListProvisionJobsRequest,
+    ListMembersRequest, ListPoolsRequest, ListProvisionJobsRequest,
 };
 use jiff::Timestamp;
 use tonic::transport::Channel;

@@ -189,10 +189,7 @@ pub fn reason(past: &Past, at: Circumstances) -> EndReason {
         Some(ReapReason::Replaced) if past.job.is_none() => return EndReason::LostContact,
         // Stopped, or offline, after it had ended well: the rest says more.
         Some(
-            ReapReason::Stopped
-            | ReapReason::Offline
-            | ReapReason::KeepOver
-            | ReapReason::Replaced,
+            ReapReason::Stopped | ReapReason::Offline | ReapReason::KeepOver | ReapReason::Replaced,
         )
         | None => {}
     }

@@ -14,7 +14,7 @@ use iapd::pool::breaker::Allowance;
 use iapd::pool::in_flight::InFlight;
 use iapd::pool::ledger::Ledger;
 use iapd::pool::observe::{Observation, RegistrationList};
-use iapd::pool::plan::{self, Plan, Situation};
+use iapd::pool::plan::{self, MemberView, Plan, Situation};
 
 use super::report::line;
 
@@ -174,6 +174,7 @@ impl Pool {
     fn look(&mut self, seen: &Observation) -> Plan {
         let now = tokio::time::Instant::now();
         let in_flight = InFlight::default();
+        let members = MemberView::default();
         self.ledger.take_in(seen, now, |_| false);
         let situation = Situation {
             wanted: self.instances.len(),
@@ -189,6 +190,7 @@ impl Pool {
             azure_listed: seen.registrations.as_ref().map(|list| list.began),
             launches: Allowance::All,
             keep: None,
+            members: &members,
             now,
             wall: Timestamp::UNIX_EPOCH,
         };

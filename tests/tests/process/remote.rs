@@ -12,9 +12,9 @@ use iap_tests::host::{AZURE_POOL, Host, HostOptions, binary};
 use iap_tests::wait;
 use tokio::process::Command;
 
-use iap_tests::private_incus::PrivateIncus;
 use super::program::{Ended, run};
 use crate::SOON;
+use iap_tests::private_incus::PrivateIncus;
 
 /// Making an image takes a while.
 const LONG: Duration = Duration::from_secs(180);

@@ -13,7 +13,7 @@ use iapd::pool::breaker::Breaker;
 use iapd::pool::in_flight::InFlight;
 use iapd::pool::ledger::Ledger;
 use iapd::pool::observe::Observation;
-use iapd::pool::plan::{self, Situation};
+use iapd::pool::plan::{self, MemberView, Situation};
 use iapd::pool::spec::KeepSpec;
 
 use super::calls::Calls;
@@ -65,6 +65,8 @@ pub(super) struct Daemon {
     pub(super) wanted: Rc<RefCell<Wanted>>,
     pub(super) ledger: Ledger,
     pub(super) in_flight: InFlight,
+    /// The simulated Incus is no cluster.
+    members: MemberView,
     pub(super) breaker: Breaker,
     pub(super) poller: Poller,
     pub(super) gate: Rc<Cell<usize>>,
@@ -95,6 +97,7 @@ impl Daemon {
             wanted: Rc::clone(wanted),
             ledger: Ledger::default(),
             in_flight: InFlight::default(),
+            members: MemberView::default(),
             breaker: Breaker::default(),
             gate: Rc::new(Cell::new(CREATES_AT_ONCE)),
             seen: Observation::default(),
@@ -256,6 +259,7 @@ impl Daemon {
             azure_listed: self.poller.list.as_ref().map(|(began, _)| *began),
             launches: self.breaker.allowance(now),
             keep: wanted.keep.as_ref(),
+            members: &self.members,
             now,
             wall: self.world.borrow().wall(),
         }

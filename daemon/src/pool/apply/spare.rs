@@ -33,7 +33,9 @@ pub async fn make(context: &Context, name: &str, turn: &Turn) -> Result<(), Laun
         Ok(result) => result,
         Err(_) => created.await,
     };
-    result.inspect_err(|_| seat.failed()).map_err(failed(false))?;
+    result
+        .inspect_err(|_| seat.failed())
+        .map_err(failed(false))?;
     if context.spec.instance.kind == InstanceKind::VirtualMachine {
         await_guest(context, name).await.map_err(failed(true))?;
     }

@@ -98,6 +98,7 @@ impl Reconciler {
                 status_text: String::new(),
                 // Whether it is outdated is for its own keys to say.
                 spec: self.spec_hash.clone(),
+                spare: false,
                 azure_agent_id: Some(facts.id),
                 drain: Drain::No,
                 keep: None,
