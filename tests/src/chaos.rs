@@ -47,6 +47,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// Runs it all, prints what came of it and returns it in a line. An error is a finding.
 pub async fn run(plan: Plan) -> anyhow::Result<String> {
     let world = Arc::new(World::start(plan.seed).await?);
+    world.say(&format!("seed {}, {} jobs", plan.seed, plan.jobs));
     let mut terminated = signal(SignalKind::terminate())?;
     let result = tokio::select! {
         result = storm(&world, plan) => result,

@@ -160,7 +160,9 @@ async fn inject(world: &World, fault: Fault, lasting: Duration, agent: Option<St
             }
         }
     }
-    tokio::time::sleep(lasting).await;
+    // Somebody has to be asked to leave for an ambush to be sprung.
+    let patience = if matches!(fault, Fault::Ambush) { 5 } else { 1 };
+    tokio::time::sleep(lasting * patience).await;
     sim.clear_faults();
     world.journal.end(number);
 }

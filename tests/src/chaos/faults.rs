@@ -47,8 +47,9 @@ const ALL: [Fault; 15] = [
     Fault::SetClock,
 ];
 
-/// An open exec operation would keep Incus from stopping for five minutes.
-const INCUS_STOP: Duration = Duration::from_secs(60);
+/// An exec in a guest that was frozen meanwhile keeps Incus from stopping for five minutes; its unit
+/// would kill it in the end.
+const INCUS_STOP: Duration = Duration::from_secs(30);
 
 /// Does one thing after the other until it is told to stop.
 pub(super) async fn run(
@@ -99,7 +100,10 @@ async fn inject(world: &World, fault: Fault, lasting: Duration) -> anyhow::Resul
         }
         Fault::RestartIncus => {
             let mut incus = world.incus.lock().await;
-            incus.stop(INCUS_STOP).await?;
+            if incus.stop(INCUS_STOP).await.is_err() {
+                world.journal.refused("incusd's stop, so it was killed");
+                incus.kill()?;
+            }
             wait.await;
             incus.launch().await?;
         }
