@@ -158,7 +158,13 @@ async fn judge_records(world: &World, deeds: &[Deed]) -> anyhow::Result<Vec<Stri
         .map(|post| post.agent.as_str())
         .collect();
     for name in began.difference(&told) {
-        findings.push(format!("no record of {name}"));
+        if killed_while_noting(world, name, deeds) {
+            world.say(&format!(
+                "no record of {name}: iapd was killed in that moment"
+            ));
+        } else {
+            findings.push(format!("no record of {name}"));
+        }
     }
     world.say(&format!(
         "agents: {} began a session, {} ended ones are told of",
@@ -169,6 +175,25 @@ async fn judge_records(world: &World, deeds: &[Deed]) -> anyhow::Result<Vec<Stri
         world.say(&format!("{count:4} x agent ended: {reason}"));
     }
     Ok(findings)
+}
+
+/// Returns whether iapd was killed between an agent's registration and its record: of one that ended
+/// while no iapd ran, that is the only moment in which it is told.
+fn killed_while_noting(world: &World, name: &str, deeds: &[Deed]) -> bool {
+    const MOMENT: Duration = Duration::from_secs(2);
+    let journal = world.host.sim.journal();
+    let deletions = journal.iter().filter(|entry| {
+        entry.method == "DELETE"
+            && entry.agent.as_deref() == Some(name)
+            && entry.path.contains("/agents/")
+    });
+    let mut kills = deletions.flat_map(|entry| {
+        deeds.iter().filter(move |deed| {
+            let after = deed.began.0.saturating_duration_since(entry.instant);
+            deed.kind == "iapd killed" && deed.began.0 >= entry.instant && after < MOMENT
+        })
+    });
+    kills.next().is_some()
 }
 
 /// While these go on nobody hears a guest's last words.
