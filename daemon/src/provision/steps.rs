@@ -32,6 +32,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 const SETUP: Duration = Duration::from_secs(15 * 60);
 /// What a user script may take.
 const USER_SCRIPT: Duration = Duration::from_secs(60 * 60);
+/// How often the agent is asked for its version when it says nothing.
+const QUESTIONS: usize = 3;
 /// .NET starts within a second or two.
 const SMOKE: Duration = Duration::from_secs(60);
 
@@ -366,9 +368,16 @@ impl Steps {
     }
 
     async fn ask_version(&self, builder: &Builder<'_>) -> Result<String, StepError> {
-        let said = builder
-            .ask_agent(&["bin/Agent.Listener", "--version"], SMOKE)
-            .await?;
+        let mut said = String::new();
+        // On a busy host Incus was seen to lose what a short command printed.
+        for _ in 0..QUESTIONS {
+            said = builder
+                .ask_agent(&["bin/Agent.Listener", "--version"], SMOKE)
+                .await?;
+            if !said.is_empty() {
+                break;
+            }
+        }
         if !is_version(&said) {
             return Err(StepError::Refused(format!(
                 "the agent does not run: it was asked for its version and said {said:?}"
