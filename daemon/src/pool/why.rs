@@ -153,7 +153,7 @@ mod tests {
             [
                 "no more agents can be started: the storage pool of the instances is full; what \
                  to do: iapctl doctor",
-                "at capacity: all 1 agents are busy"
+                "at capacity: the only agent is busy"
             ]
         );
     }

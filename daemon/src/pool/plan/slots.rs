@@ -112,7 +112,7 @@ impl Slots {
                 continue;
             }
             // Also one that is shown as stopped: it is being created, and starts then.
-            if !entry.settled && entry.instance.is_some() {
+            if !entry.settled && entry.instance.is_some() && !entry.is_spare() {
                 slots.unsettled += 1;
                 continue;
             }

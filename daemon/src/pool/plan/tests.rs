@@ -9,6 +9,8 @@ use crate::pool::in_flight::Turn;
 use crate::pool::observe::{Observation, RegistrationList};
 
 mod disabled;
+mod drains;
+mod ghosts;
 mod intents;
 mod keep;
 mod members;
@@ -310,95 +312,6 @@ fn a_job_that_rings_the_doorbell_gains_one_spare_agent_for_a_while_and_no_more()
 }
 
 #[test]
-fn the_registration_goes_when_the_instance_is_gone() {
-    let mut world = World::new(0);
-    world.agent("a", 5, true);
-    world.step();
-    world.instances.clear();
-    let plan = world.step();
-    assert_eq!(
-        plan.actions,
-        [Action::Deregister {
-            name: "a".into(),
-            azure_agent_id: 5,
-            ghost: false,
-        }]
-    );
-}
-
-#[test]
-fn a_deleted_registration_is_not_revived_by_an_old_list() {
-    let mut world = World::new(0);
-    world.agent("a", 5, false);
-    world.step();
-    world.instances.clear();
-    world.step();
-    let began = world.now;
-    world.wait(1);
-    world.ledger.entry("a", world.now).deregistered(world.now);
-    let agents = world.registrations.clone();
-    let seen = Observation {
-        instances: Some(BTreeMap::new()),
-        registrations: Some(Arc::new(RegistrationList { began, agents })),
-        azure_gaps: 0,
-    };
-    world.ledger.take_in(&seen, world.now, |_| false);
-    assert_eq!(world.plan(), nothing());
-    assert!(world.ledger.get("a").is_none_or(Entry::is_gone));
-}
-
-#[test]
-fn a_ghost_is_swept_after_the_grace_period_only() {
-    let mut world = World::new(0);
-    world.registration("g", 9, false, false);
-    assert_eq!(world.watch(290), nothing());
-    let plan = world.watch(20);
-    assert_eq!(
-        plan.actions,
-        [Action::Deregister {
-            name: "g".into(),
-            azure_agent_id: 9,
-            ghost: true,
-        }]
-    );
-}
-
-#[test]
-fn a_ghost_with_a_job_is_kept() {
-    let mut world = World::new(0);
-    world.registration("g", 9, false, true);
-    assert_eq!(world.watch(3600), nothing());
-}
-
-#[test]
-fn nothing_is_swept_while_an_agent_of_ours_is_online_without_an_instance() {
-    let mut world = World::new(0);
-    world.registration("g", 9, false, false);
-    world.registration("clone", 10, true, false);
-    assert_eq!(world.watch(3600), nothing());
-}
-
-#[test]
-fn a_gap_in_azures_lists_begins_the_grace_period_anew() {
-    let mut world = World::new(1);
-    world.agent("a", 1, false);
-    world.step();
-    world.registration("a", 1, false, false);
-    world.watch(290);
-    world.gaps += 1;
-    assert_eq!(world.watch(290), nothing());
-    let plan = world.watch(20);
-    assert!(matches!(
-        plan.actions[..],
-        [Action::Remove {
-            reason: ReapReason::Offline,
-            proof: Proof::AzureAndProbe,
-            ..
-        }]
-    ));
-}
-
-#[test]
 fn offline_agent_is_kept_while_azure_is_unreachable() {
     let mut world = World::new(1);
     world.agent("a", 1, false);
@@ -525,43 +438,6 @@ fn surplus_launches_that_wait_are_called_off_first() {
 }
 
 #[test]
-fn a_removed_pool_lets_busy_agents_finish_and_idle_ones_leave() {
-    let mut world = World::new(0);
-    world.removed = true;
-    world.agent("busy", 1, true);
-    world.agent("idle", 2, false);
-    let plan = world.step();
-    let drain = Action::NoteDrain {
-        name: "idle".into(),
-        drain: Drain::Finish,
-        reason: DrainReason::PoolRemoved,
-    };
-    assert_eq!(
-        plan,
-        Plan {
-            actions: vec![drain],
-            ..Plan::default()
-        }
-    );
-}
-
-#[test]
-fn a_draining_agent_is_disabled_first_and_left_while_it_is_busy() {
-    let mut world = World::new(1);
-    world.agent("a", 1, true);
-    world.instances.get_mut("a").unwrap().drain = Drain::Finish;
-    let leave = Action::Leave {
-        name: "a".into(),
-        azure_agent_id: 1,
-    };
-    assert_eq!(world.step().actions, std::slice::from_ref(&leave));
-    world.registrations.get_mut("a").unwrap().enabled = false;
-    assert_eq!(world.step(), nothing());
-    world.registrations.get_mut("a").unwrap().job = None;
-    assert_eq!(world.step().actions, [leave]);
-}
-
-#[test]
 fn outdated_idle_agents_are_replaced_a_few_at_a_time() {
     let mut world = World::new(8);
     for number in 0..8i64 {
@@ -623,25 +499,6 @@ fn a_pool_is_settled_when_all_that_are_wanted_are_online_and_not_before() {
 }
 
 #[test]
-fn an_agent_that_does_not_end_when_asked_again_and_again_is_removed() {
-    let mut world = World::new(1);
-    world.agent("a", 1, false);
-    world.instances.get_mut("a").unwrap().drain = Drain::Finish;
-    world.look();
-    world.ledger.entry("a", world.now).leaves = 3;
-    assert!(matches!(world.step().actions[..], [Action::Leave { .. }]));
-    world.ledger.entry("a", world.now).leaves = 4;
-    assert!(matches!(
-        world.step().actions[..],
-        [Action::Remove {
-            reason: ReapReason::NotLeaving,
-            proof: Proof::Azure,
-            ..
-        }]
-    ));
-}
-
-#[test]
 fn an_outdated_agent_that_leaves_after_its_job_holds_up_no_idle_one() {
     let mut world = World::new(2);
     world.agent("busy", 1, true);
@@ -656,31 +513,6 @@ fn an_outdated_agent_that_leaves_after_its_job_holds_up_no_idle_one() {
         .map(Action::name)
         .collect();
     assert_eq!(notes, ["idle"], "{plan:?}");
-}
-
-#[test]
-fn a_forced_drain_is_noted_before_it_kills() {
-    let mut world = World::new(1);
-    world.agent("a", 1, true);
-    world.look();
-    world.ledger.entry("a", world.now).wish = Drain::Force;
-    assert!(matches!(
-        world.plan().actions[..],
-        [Action::NoteDrain {
-            drain: Drain::Force,
-            ..
-        }]
-    ));
-    world.instances.get_mut("a").unwrap().drain = Drain::Force;
-    let plan = world.step();
-    assert!(matches!(
-        plan.actions[..],
-        [Action::Remove {
-            reason: ReapReason::Forced,
-            proof: Proof::None,
-            ..
-        }]
-    ));
 }
 
 #[test]
