@@ -89,6 +89,7 @@ fn typed(fake: &Fake, arguments: &str, answer: &str) -> String {
         .args(["-qec", &line, "/dev/null"])
         .env("IAPD_SOCKET", fake.socket())
         .env("TERM", "dumb")
+        .env("NO_COLOR", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let mut child = terminal.spawn().unwrap();

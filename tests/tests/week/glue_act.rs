@@ -240,8 +240,21 @@ async fn prove(means: &Means, name: &str, id: Option<i64>, proof: Proof) -> Resu
             return Ok(());
         }
         (Proof::NotStarted, _) | (_, None) => {}
-        (Proof::Azure | Proof::AzureAndProbe, Some(id)) => disable(means, id).await?,
+        (Proof::Azure | Proof::AzureAndProbe, Some(id)) => {
+            disable(means, id).await?;
+            if prove_dead(means, name, Some(id), proof).await? {
+                means.calls.wait(means.poll_interval.min(10 * SECOND)).await;
+            } else {
+                return Ok(());
+            }
+        }
     }
+    prove_dead(means, name, id, proof).await.map(drop)
+}
+
+/// Returns whether it is online all the same.
+async fn prove_dead(means: &Means, name: &str, id: Option<i64>, proof: Proof) -> Result<bool, Why> {
+    let mut is_online = false;
     if let Some(id) = id {
         if !means.pool_known.get() {
             return Err(Why::NoPool);
@@ -254,6 +267,7 @@ async fn prove(means: &Means, name: &str, id: Option<i64>, proof: Proof) -> Resu
             if proof != Proof::Azure && agent.online {
                 return Err(Why::NotProven("Azure says it is online"));
             }
+            is_online = agent.online;
         }
     }
     if proof == Proof::NotStarted {
@@ -270,7 +284,7 @@ async fn prove(means: &Means, name: &str, id: Option<i64>, proof: Proof) -> Resu
             Err(no) => return Err(Why::NotProbed(no)),
         }
     }
-    Ok(())
+    Ok(is_online)
 }
 
 async fn deregister(

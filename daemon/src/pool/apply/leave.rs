@@ -10,6 +10,11 @@ use super::{ApplyError, Context, shell};
 
 /// A poll apart, but a drain has not to wait longer than this for its second look.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long after an agent was disabled Azure may still show that a job was on its way to it.
+pub(super) fn pause_between_looks(context: &Context) -> Duration {
+    context.spec.azure.poll_interval.min(LONGEST_PAUSE)
+}
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How far it got.
@@ -39,7 +44,7 @@ pub async fn leave(context: &Context, name: &str, id: i64) -> Result<Left, Apply
     context.link.nudge();
     for look in 0..2 {
         if look > 0 {
-            tokio::time::sleep(context.spec.azure.poll_interval.min(LONGEST_PAUSE)).await;
+            tokio::time::sleep(pause_between_looks(context)).await;
         }
         let agent = azure
             .agent(pool, id)

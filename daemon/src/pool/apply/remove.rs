@@ -10,6 +10,7 @@ use crate::azure::{Deleted, JobRequest};
 use crate::incus::{Instance, StopMode};
 
 use super::super::plan::{Proof, ReapReason};
+use super::leave::pause_between_looks;
 use super::{ApplyError, Context, evidence, shell};
 
 /// A force stop takes 0.6 s; a host full of booting guests can stretch that.
@@ -72,13 +73,19 @@ pub(super) async fn prove(
             let disabled = tokio::time::timeout(FORCE_PATIENCE, disable(context, name, id));
             let _ = disabled.await;
         }
-        (Proof::NotStarted, _) => prove_dead(context, name, azure_agent_id, proof).await?,
+        (Proof::NotStarted, _) => {
+            prove_dead(context, name, azure_agent_id, proof).await?;
+        }
         // Disabled first: between the look and the stop Azure may assign a job.
         (Proof::Azure | Proof::AzureAndProbe, id) => {
             if let Some(id) = id {
                 disable(context, name, id).await?;
             }
-            prove_dead(context, name, azure_agent_id, proof).await?;
+            if prove_dead(context, name, azure_agent_id, proof).await? {
+                // A job may have been on its way to it when it was disabled.
+                tokio::time::sleep(pause_between_looks(context)).await;
+                prove_dead(context, name, azure_agent_id, proof).await?;
+            }
         }
     }
     Ok(())
@@ -117,12 +124,14 @@ async fn end_job(context: &Context, name: &str) {
     let _ = tokio::time::timeout(ENDING_PATIENCE, ends).await;
 }
 
+/// Returns whether it is online all the same, where that was not to be proven.
 async fn prove_dead(
     context: &Context,
     name: &str,
     azure_agent_id: Option<i64>,
     proof: Proof,
-) -> Result<(), ApplyError> {
+) -> Result<bool, ApplyError> {
+    let mut is_online = false;
     if let Some(id) = azure_agent_id {
         let pool = context.link.view().pool_id.ok_or(ApplyError::NoPool)?;
         let agent = context
@@ -139,6 +148,7 @@ async fn prove_dead(
             if proof != Proof::Azure && agent.online {
                 return Err(ApplyError::NotProven("Azure says it is online"));
             }
+            is_online = agent.online;
         }
     }
     if proof == Proof::NotStarted {
@@ -170,7 +180,7 @@ async fn prove_dead(
             Err(error) => return Err(ApplyError::NotProbed(error)),
         }
     }
-    Ok(())
+    Ok(is_online)
 }
 
 /// Deletes the registration of an agent whose instance is gone, or stays without it. Also returns,
