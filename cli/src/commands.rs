@@ -27,7 +27,7 @@ mod auth;
 mod call;
 mod completions;
 mod config;
-mod confirm;
+pub(crate) mod confirm;
 mod dial_stdio;
 mod doctor;
 mod drain;

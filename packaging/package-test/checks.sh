@@ -116,6 +116,13 @@ logs() {
 
 # says WORDS COMMAND...: its output has them.
 says() {
+    local words=$1
+    shift
+    # What is told may come a moment later, and the output of a short command may be lost.
+    within 5 says_now "$words" "$@"
+}
+
+says_now() {
     local words=$1 output
     shift
     output=$("$@" 2>&1) || true

@@ -209,7 +209,7 @@ import_image() {
 # warm_image FINGERPRINT: the first instance of an image makes Incus unpack it into the pool. Done
 # here, it does not count as the time of whichever test comes first.
 warm_image() {
-    local name=testbed-warm-$$
+    local name=testbed-warm-$BASHPID
     if incus_cli -t 120 query --wait -X POST "/1.0/instances?project=$PROJECT" -d \
         "{\"name\": \"$name\", \"source\": {\"type\": \"image\", \"fingerprint\": \"$1\"}}" >/dev/null; then
         incus_cli -t 60 -q delete -f "$name" --project "$PROJECT" || say "cannot delete $name"

@@ -44,6 +44,11 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), CliError> {
         let what = "nothing was done: nobody can be asked here";
         return Err(CliError::usage(what, "pass --yes"));
     }
+    ask_whether(question)
+}
+
+/// Asks whether to go on.
+pub(crate) fn ask_whether(question: &str) -> Result<(), CliError> {
     let answer = ask(&format!("{question} [y/N] "))?;
     match answer.trim().to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
@@ -54,7 +59,8 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), CliError> {
     }
 }
 
-fn can_ask() -> bool {
+/// Returns whether there is somebody to ask.
+pub(crate) fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
