@@ -55,6 +55,7 @@ fn where_incus_is_no_cluster_there_are_no_members() {
     assert_snapshot!(iapctl(&Fake::start(answers()), "members ls"), @"
     MEMBER  STATE  AGENTS  BUSY  CORES  DRAIN
     --- stderr
+    note: Incus is not a cluster: it has no members
     No members.
     ");
 }

@@ -87,6 +87,8 @@ impl Users {
         let in_project = |status: &&Arc<PoolStatus>| status.spec.instance.project == image.project;
         let agents = self.statuses.iter().filter(in_project);
         let agents = agents.flat_map(|status| &status.agents);
+        // Spares are instances of it, and no agents yet.
+        let agents = agents.filter(|agent| agent.state != AgentState::Spare);
         v1::Image {
             fingerprint: image.fingerprint.clone(),
             project: image.project.clone(),
