@@ -5,8 +5,24 @@
 umask 022
 mkdir -p /run/iapd
 rm -f /run/iapd/verdict
-printf '{"result":"%s","exit_code":"%s","exit_status":"%s","ended":%s}\n' \
-  "${SERVICE_RESULT:-}" "${EXIT_CODE:-}" "${EXIT_STATUS:-}" "$(date +%s)" \
+
+# Whether a job can write no more, which explains most of what fails then. A quota shows only when
+# something is written, space that is left for root alone only in the count of free blocks.
+is_full() {
+  [ "$(stat -f -c %a "$1")" = 0 ] && return 0
+  probe=$(mktemp "$1/.iapd-XXXXXX") || return 0
+  head -c 1048576 /dev/zero >"$probe"
+  failed=$?
+  rm -f "$probe"
+  [ "$failed" != 0 ]
+}
+full=
+for directory in /tmp /home/agent; do
+  [ ! -d "$directory" ] || ! is_full "$directory" 2>/dev/null || full=$directory
+done
+
+printf '{"result":"%s","exit_code":"%s","exit_status":"%s","full":"%s","ended":%s}\n' \
+  "${SERVICE_RESULT:-}" "${EXIT_CODE:-}" "${EXIT_STATUS:-}" "$full" "$(date +%s)" \
   >/run/iapd/status.json.new && mv /run/iapd/status.json.new /run/iapd/status.json
 
 if command -v curl >/dev/null 2>&1; then

@@ -21,6 +21,8 @@ pub enum EndReason {
     JobEnded,
     /// The kernel killed something of it for want of memory.
     OutOfMemory,
+    /// Its job failed, or it did, with no room left to write to.
+    DiskFull,
     /// It never came online.
     NeverOnline,
     /// It was offline in Azure for the grace period, without a worker.
@@ -62,6 +64,7 @@ impl EndReason {
             Self::JobCancelled => "job-cancelled",
             Self::JobEnded => "job-ended",
             Self::OutOfMemory => "out-of-memory",
+            Self::DiskFull => "disk-full",
             Self::NeverOnline => "never-online",
             Self::LostContact => "lost-contact",
             Self::LaunchFailed => "launch-failed",
@@ -88,8 +91,22 @@ pub struct Ending {
     pub exit_status: Option<i32>,
     /// The kernel killed a process of the unit for want of memory.
     pub out_of_memory: bool,
+    /// The directory in which nothing could be written any more when it ended.
+    pub full: Option<&'static str>,
     /// What is to be known of the evidence, such as what is missing; may be empty.
     pub note: String,
+}
+
+impl Ending {
+    /// Returns what is to be known of it beside its reason; may be empty.
+    pub fn detail(&self) -> String {
+        let full = self
+            .full
+            .map(|directory| format!("nothing more could be written to {directory}"));
+        let note = Some(self.note.clone()).filter(|note| !note.is_empty());
+        let parts: Vec<String> = full.into_iter().chain(note).collect();
+        parts.join("; ")
+    }
 }
 
 /// What is remembered of an agent for the time after it.
@@ -170,6 +187,17 @@ impl Circumstances {
 
 /// Returns why an agent ended.
 pub fn reason(past: &Past, at: Circumstances) -> EndReason {
+    let had_no_room = past.ending.as_ref().is_some_and(|end| end.full.is_some());
+    match how_it_ended(past, at) {
+        // A job that succeeded, or that somebody cancelled, did so whatever it has left.
+        EndReason::JobFailed | EndReason::JobEnded | EndReason::AgentFailed if had_no_room => {
+            EndReason::DiskFull
+        }
+        reason => reason,
+    }
+}
+
+fn how_it_ended(past: &Past, at: Circumstances) -> EndReason {
     if past
         .ending
         .as_ref()
@@ -264,6 +292,18 @@ mod tests {
         }
     }
 
+    /// As it is, and its guest says that there was no room left.
+    fn full(past: Past) -> Past {
+        let ending = past.ending.clone().unwrap_or_default();
+        Past {
+            ending: Some(Ending {
+                full: Some("/home/agent"),
+                ..ending
+            }),
+            ..past
+        }
+    }
+
     fn kept(kept: Option<KeepWhen>) -> Past {
         Past {
             kept,
@@ -281,6 +321,19 @@ mod tests {
         was_disabled_by_others: false,
         launch_failed: false,
     };
+
+    #[test]
+    fn a_detail_names_the_full_directory() {
+        let mut ending = Ending::default();
+        assert_eq!(ending.detail(), "");
+        ending.full = Some("/tmp");
+        assert_eq!(ending.detail(), "nothing more could be written to /tmp");
+        ending.note = "it wrote no log".into();
+        assert_eq!(
+            ending.detail(),
+            "nothing more could be written to /tmp; it wrote no log"
+        );
+    }
 
     #[test]
     fn every_end_has_its_reason() {
@@ -331,7 +384,21 @@ mod tests {
             (job(Some("canceled")), SEEN, EndReason::JobCancelled),
             (job(Some("canceled")), unseen, EndReason::JobCancelled),
             (job(None), SEEN, EndReason::JobEnded),
+            (full(oom.clone()), SEEN, EndReason::OutOfMemory),
             (oom, SEEN, EndReason::OutOfMemory),
+            (full(job(Some("failed"))), SEEN, EndReason::DiskFull),
+            (full(job(Some("abandoned"))), SEEN, EndReason::DiskFull),
+            (full(job(None)), SEEN, EndReason::DiskFull),
+            (full(exited(3)), offline, EndReason::DiskFull),
+            // It left nothing free, and needed nothing more.
+            (full(job(Some("succeeded"))), SEEN, EndReason::JobSucceeded),
+            (full(job(Some("canceled"))), SEEN, EndReason::JobCancelled),
+            (full(Past::default()), draining, EndReason::Drained),
+            (
+                full(reaped_with(ReapReason::Deadline, "failed")),
+                SEEN,
+                EndReason::Deadline,
+            ),
             (reaped(ReapReason::Forced), SEEN, EndReason::Forced),
             (reaped(ReapReason::Offline), SEEN, EndReason::LostContact),
             // It was only slow to power off.

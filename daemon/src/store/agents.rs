@@ -98,7 +98,9 @@ impl Store {
                        reason = CASE
                          WHEN excluded.reason = 'unseen' THEN reason
                          WHEN excluded.created_at IS NULL
-                           AND reason IN ('forced', 'deadline', 'out-of-memory') THEN reason
+                           AND (reason IN ('forced', 'deadline', 'out-of-memory')
+                             OR reason = 'disk-full'
+                               AND excluded.reason IN ('job-failed', 'job-ended')) THEN reason
                          ELSE excluded.reason END,
                        detail = CASE WHEN excluded.created_at IS NULL THEN detail
                                 ELSE excluded.detail END,

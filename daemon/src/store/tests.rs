@@ -123,6 +123,29 @@ async fn a_daemon_that_was_restarted_does_not_forget_that_an_agent_was_killed() 
 }
 
 #[tokio::test]
+async fn a_full_disk_stays_the_reason_unless_the_job_ended_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Retention::default());
+    let with = |name: &str, reason: &str| EndedAgent {
+        reason: reason.into(),
+        ..ended(name, "linux", now(), Some(""))
+    };
+    for (name, later, reason) in [
+        ("a", "job-failed", "disk-full"),
+        ("b", "job-ended", "disk-full"),
+        ("c", "job-succeeded", "job-succeeded"),
+    ] {
+        store.agent_ended(with(name, "disk-full"));
+        store.agent_ended(EndedAgent {
+            created_at: None,
+            ..with(name, later)
+        });
+        let agent = store.ended_agent(name).await.unwrap().unwrap();
+        assert_eq!(agent.reason, reason);
+    }
+}
+
+#[tokio::test]
 async fn the_audit_trail_is_kept_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), Retention::default());

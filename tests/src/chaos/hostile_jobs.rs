@@ -28,9 +28,12 @@ struct Hostile {
     script: &'static str,
 }
 
+/// The job that leaves no room.
+pub const FILLS_DISK: &str = "fills its disk";
+
 const HOSTILE: [Hostile; 11] = [
     Hostile {
-        kind: "fills its disk",
+        kind: FILLS_DISK,
         may_fail: true,
         script: "cat /dev/zero >~/filler || : ; sync; cat /dev/zero >~/_diag/filler || :",
     },

@@ -10,7 +10,7 @@ use iap_common::v1::history_service_client::HistoryServiceClient;
 use jiff::Timestamp;
 
 use super::guest_faults::{DELETED, FROZEN, STOPPED};
-use super::hostile_jobs::Queued;
+use super::hostile_jobs::{FILLS_DISK, Queued};
 use super::journal::Deed;
 use super::operator::{DEADLINE, DRAIN_FORCE, REAP_FORCE};
 use super::world::World;
@@ -255,6 +255,12 @@ fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Opt
         "job-failed" => {
             let failed = matches!(result, Some(JobResult::Failed | JobResult::Abandoned));
             (!failed).then_some("no failure")
+        }
+        "disk-full" => {
+            let failed = !matches!(result, Some(JobResult::Succeeded | JobResult::Canceled));
+            let filled = job.is_some_and(|job| job.display_name == FILLS_DISK)
+                || about(&["storage pool full"], LATE);
+            (!failed || !filled).then_some("its disk was not full")
         }
         "job-cancelled" => (result != Some(JobResult::Canceled)).then_some("not cancelled"),
         "stopped" => {

@@ -102,6 +102,31 @@ async fn a_failed_job_is_told_with_its_agents_log_when_that_is_long_gone() -> an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_filled_its_disk_is_told_so() -> anyhow::Result<()> {
+    let host = Host::start(HostOptions {
+        incus_extra: "      diskSizeInGb: 1\n".into(),
+        ..HostOptions::default()
+    })
+    .await?;
+    host.wait_idle(1, SOON).await?;
+    let fills = "cat /dev/zero >~/filler; exit 1";
+    let job = host
+        .sim
+        .queue_job(JobRequest::new(AZURE_POOL).running(fills))?;
+    let id = i64::try_from(job)?;
+    let found = ended(&host, Key::RequestId(id), |a| !a.job_result.is_empty()).await?;
+    let agent = found.agent.context("it was found")?;
+    assert_eq!(
+        (&*agent.reason, &*agent.job_result),
+        ("disk-full", "failed"),
+        "{agent:?}"
+    );
+    let full = "nothing more could be written to /home/agent";
+    assert!(agent.detail.contains(full), "{agent:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agents_life_is_told_in_events_as_it_happens_and_afterwards() -> anyhow::Result<()> {
     let host = Host::start(HostOptions::default()).await?;
     let agent = host.wait_idle(1, SOON).await?.remove(0).name;

@@ -46,7 +46,7 @@ async fn all(context: &Context, name: &str, notes: &mut Vec<String>) {
     match tail(context, name, LOG_PATH, LOG_CAP).await {
         Ok(log) => {
             if log.windows(DISK_FULL.len()).any(|part| part == DISK_FULL) {
-                notes.push("its disk was full".to_owned());
+                notes.push("its log says that its disk was full".to_owned());
             }
             save(context, name, LOG_FILE, log, notes).await;
         }

@@ -40,7 +40,12 @@ struct StatusFile {
     exit_code: String,
     #[serde(default)]
     exit_status: String,
+    #[serde(default)]
+    full: String,
 }
+
+/// The directories whose room the hook looks at.
+const ROOMS: [&str; 2] = ["/home/agent", "/tmp"];
 
 /// Reads what the hook wrote. A hostile file yields an ending of which nothing is known.
 pub(crate) fn parse(content: &[u8]) -> Ending {
@@ -52,6 +57,7 @@ pub(crate) fn parse(content: &[u8]) -> Ending {
         exit_status: exited.then(|| file.exit_status.parse().ok()).flatten(),
         // systemd's word, see SERVICE_RESULT in systemd.exec(5).
         out_of_memory: file.result == "oom-kill",
+        full: ROOMS.into_iter().find(|directory| *directory == file.full),
         note: String::new(),
     }
 }
@@ -141,6 +147,11 @@ mod tests {
         assert_eq!(parse(text), Ending::default());
         let text = br#"{"result":"oom-kill","exit_code":"killed","exit_status":"KILL","ended":1}"#;
         assert!(parse(text).out_of_memory);
+        let text = br#"{"result":"success","exit_code":"exited","exit_status":"0","full":"/tmp"}"#;
+        assert_eq!(parse(text).full, Some("/tmp"));
+        assert_eq!(parse(br#"{"full":""}"#).full, None);
+        // Only what the hook can have written.
+        assert_eq!(parse(br#"{"full":"/tmp\n\u001b[2J"}"#).full, None);
     }
 
     #[test]

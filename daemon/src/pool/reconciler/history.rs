@@ -118,7 +118,7 @@ fn record(entry: &Entry) -> EndedAgent {
     } else if past.ending.is_none() && past.reaped.is_none() {
         "it went before anything could be collected".to_owned()
     } else {
-        ending.note
+        ending.detail()
     };
     EndedAgent {
         name: String::new(),
