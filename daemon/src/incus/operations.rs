@@ -24,8 +24,9 @@ const CREATING: &str = "Creating instance";
 /// The first turn of waiting; each is twice the one before. Incus 6.0 was seen to miss the end of an
 /// operation that it was asked to wait for right away, and to answer when the turn was over.
 const FIRST_TURN: Duration = Duration::from_secs(1);
-/// The wait before asking again after a wait broke off.
+/// The wait before asking again after a wait broke off, and the longest one when that goes on.
 const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How waiting for an operation ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -238,6 +239,7 @@ impl Incus {
     ) -> Result<Waited, IncusError> {
         let end = Instant::now() + deadline;
         let mut turn = FIRST_TURN;
+        let mut pause = PAUSE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -248,13 +250,16 @@ impl Incus {
             turn *= 2;
             match waited {
                 Ok(Some(waited)) => return Ok(waited),
-                Ok(None) => {}
+                Ok(None) => pause = PAUSE,
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(_) if Instant::now() >= end => return Ok(Waited::StillRunning),
                 Err(error) if end.saturating_duration_since(Instant::now()) < PAUSE => {
                     return Err(error);
                 }
-                Err(_) => sleep(PAUSE).await,
+                Err(_) => {
+                    sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
     }

@@ -156,3 +156,16 @@ async fn wait_that_may_not_be_is_an_error() {
     assert!(waited.unwrap_err().is_not_permitted());
     assert_eq!(requests.len(), 1);
 }
+
+#[tokio::test]
+async fn a_wait_that_breaks_off_again_and_again_is_asked_for_ever_less_often() {
+    let (waited, requests) = waited(
+        |_| refusal(503, 503, "shutting down"),
+        Duration::from_millis(1500),
+    )
+    .await;
+    assert!(!matches!(waited, Ok(Waited::Ended(_) | Waited::Forgotten)));
+    let waits = requests.iter().filter(|r| r.contains("/wait")).count();
+    // At 0, 0.2, 0.6 and 1.4 seconds, or fewer on a busy machine; the pause alone would make eight.
+    assert!((2..=5).contains(&waits), "{requests:?}");
+}
