@@ -102,7 +102,7 @@ impl PoolHandle {
         let (reply, answer) = oneshot::channel();
         match self.commands.try_send(make(reply)) {
             Ok(()) => answer.await.unwrap_or(Err(CommandError::PoolGone)),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(CommandError::Failed(
+            Err(mpsc::error::TrySendError::Full(_)) => Err(CommandError::NotNow(
                 "too many commands wait for the pool".into(),
             )),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(CommandError::PoolGone),

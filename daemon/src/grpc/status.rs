@@ -93,6 +93,10 @@ pub(super) fn command(error: CommandError) -> Status {
             status(code, "CANNOT_KEEP", message, Some(hint.into()))
         }
         CommandError::Failed(_) => status(Code::Internal, "FAILED", message, None),
+        CommandError::NotNow(_) => {
+            let hint = "nothing was changed by this; try again, and see: iapctl status";
+            status(Code::Unavailable, "NOT_NOW", message, Some(hint.into()))
+        }
         CommandError::PoolGone => status(Code::NotFound, "POOL_GONE", message, None),
     }
 }

@@ -185,6 +185,15 @@ impl ApplyError {
         matches!(self, Self::Azure { .. } | Self::NoPool)
     }
 
+    /// Returns whether the same may work later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Incus { source, .. } | Self::NotProbed(source) => source.is_transient(),
+            Self::Azure { source, .. } => source.is_transient(),
+            _ => false,
+        }
+    }
+
     /// Returns a word for metrics.
     pub fn kind(&self) -> &'static str {
         match self {

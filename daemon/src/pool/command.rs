@@ -104,6 +104,9 @@ pub enum CommandError {
     /// It was tried and did not work.
     #[error("{0}")]
     Failed(String),
+    /// It did not work now: a server does not answer, or too much waits already.
+    #[error("{0}")]
+    NotNow(String),
     /// The pool's task has ended; the pool is not configured any more.
     #[error("the pool is gone")]
     PoolGone,

@@ -37,6 +37,9 @@ impl Requests {
     pub(super) fn removed(&mut self, name: &str, error: Option<&ApplyError>) {
         let answer = match error {
             None => Ok(()),
+            Some(error) if error.is_transient() => {
+                Err(CommandError::NotNow(chain(error).to_string()))
+            }
             Some(error) => Err(CommandError::Failed(chain(error).to_string())),
         };
         for (_, reply) in self.removals.extract_if(.., |(asked, _)| asked == name) {
@@ -178,9 +181,8 @@ impl Reconciler {
 
     pub(super) fn check_known(&self, names: &[String]) -> Result<(), CommandError> {
         if self.requests.is_full() {
-            return Err(CommandError::Failed(
-                "too many requests wait for an answer".into(),
-            ));
+            let why = "too many requests wait for an answer";
+            return Err(CommandError::NotNow(why.into()));
         }
         let unknown: Vec<String> = names
             .iter()
@@ -236,5 +238,47 @@ impl Reconciler {
         for (_, reply) in gone {
             let _ = reply.send(Ok(()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::incus::{CallSite, IncusError};
+
+    use super::*;
+
+    fn answered(message: &str) -> CommandError {
+        let mut requests = Requests::default();
+        let (reply, mut answer) = oneshot::channel();
+        requests.removals.push(("a".into(), reply));
+        let error = ApplyError::Incus {
+            doing: "cannot stop the instance",
+            source: IncusError::Refused {
+                call: Box::new(CallSite {
+                    kind: "instance_stop",
+                    instance: Some("a".into()),
+                    method: hyper::Method::PUT,
+                    path: "/1.0/instances/a/state".into(),
+                }),
+                status: 500,
+                message: message.into(),
+            },
+        };
+        requests.removed("b", Some(&error));
+        assert!(answer.try_recv().is_err());
+        requests.removed("a", Some(&error));
+        answer.try_recv().unwrap().unwrap_err()
+    }
+
+    #[test]
+    fn who_asked_for_a_removal_is_told_whether_trying_again_may_help() {
+        assert!(matches!(
+            answered("daemon is shutting down"),
+            CommandError::NotNow(_)
+        ));
+        assert!(matches!(
+            answered("Not a Btrfs subvolume"),
+            CommandError::Failed(_)
+        ));
     }
 }
