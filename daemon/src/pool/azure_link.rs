@@ -28,6 +28,12 @@ const CLOSEST: Duration = Duration::from_millis(500);
 const LONGEST_JOBS_AGE: Duration = Duration::from_secs(30);
 /// And counting them is worth no longer wait: the agents are what matters.
 const JOBS_DEADLINE: Duration = Duration::from_secs(5);
+/// After so many lists that told nothing new they follow each other more slowly.
+const CALM_AFTER: u32 = 12;
+/// By this factor, but never more slowly than people can wait for what they see, if the configured
+/// interval is not longer: the end of a job is heard by its doorbell, its begin only here.
+const CALM_FACTOR: u32 = 2;
+const CALM_INTERVAL: Duration = Duration::from_secs(30);
 /// While the credential is rejected, its file is looked at this often.
 const TOKEN_LOOK: Duration = Duration::from_secs(2);
 
@@ -54,6 +60,14 @@ pub struct AzureList {
     pub agents: Arc<BTreeMap<String, azure::Agent>>,
     /// Unfinished jobs that no agent has yet; `None` when that is not known.
     pub waiting_jobs: Option<Arc<[JobRequest]>>,
+}
+
+impl AzureList {
+    /// Jobs that wait are always news: somebody looks when they will be taken.
+    fn says_the_same_as(&self, old: &Self) -> bool {
+        let waits = self.waiting_jobs.as_ref().is_some_and(|j| !j.is_empty());
+        !waits && self.agents == old.agents
+    }
 }
 
 /// What is known of an Azure pool.
@@ -109,6 +123,7 @@ impl AzureLink {
             publish,
             breaker: Breaker::default(),
             hurried_until: None,
+            unchanged: 0,
             not_before: None,
             jobs_at: None,
             waiting_jobs: None,
@@ -167,6 +182,8 @@ pub struct AzurePoller {
     publish: watch::Sender<Arc<AzureView>>,
     breaker: Breaker,
     hurried_until: Option<Instant>,
+    /// So many lists in a row told nothing new.
+    unchanged: u32,
     /// Azure asked to be left alone until then.
     not_before: Option<Instant>,
     /// When waiting jobs were counted, and how many there were.
@@ -255,6 +272,12 @@ impl AzurePoller {
                     info!(azure_pool = %self.pool, pool_id, "Azure pool is reachable");
                 }
                 self.breaker.succeeded();
+                self.unchanged = match &view.list {
+                    Some(old) if view.usable && list.says_the_same_as(old) => {
+                        self.unchanged.saturating_add(1)
+                    }
+                    _ => 0,
+                };
                 view.pool_id = Some(pool_id);
                 view.list = Some(list);
                 view.usable = true;
@@ -308,16 +331,18 @@ impl AzurePoller {
             let interval = if hurried {
                 self.interval.min(HURRIED_INTERVAL)
             } else {
-                self.jittered()
+                jittered(unhurried(self.interval, self.unchanged))
             };
             tokio::select! {
                 () = tokio::time::sleep_until(began + interval) => return,
                 () = self.wish.now.notified() => {
+                    self.unchanged = 0;
                     tokio::time::sleep_until(began + CLOSEST).await;
                     return;
                 }
                 () = self.wish.retry.notified() => return,
                 () = self.wish.hurry.notified() => {
+                    self.unchanged = 0;
                     self.hurried_until = Some(Instant::now() + HURRY_LASTS);
                 }
             }
@@ -345,11 +370,20 @@ impl AzurePoller {
             () = new_token => info!(azure_pool = %self.pool, "found a new token"),
         }
     }
+}
 
-    /// A tenth less or more, so that hosts do not ask in step.
-    fn jittered(&self) -> Duration {
-        self.interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+/// Returns how far lists are apart that nobody waits for, `unchanged` of which told nothing new.
+fn unhurried(interval: Duration, unchanged: u32) -> Duration {
+    if unchanged < CALM_AFTER {
+        interval
+    } else {
+        (interval * CALM_FACTOR).min(interval.max(CALM_INTERVAL))
     }
+}
+
+/// A tenth less or more, so that hosts do not ask in step.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 /// Why there is no new list.
@@ -372,3 +406,6 @@ impl PollError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
