@@ -79,6 +79,7 @@ pub struct Metrics {
     azure_usable: Family<PoolLabel, Gauge>,
     waiting_jobs: Family<PoolLabel, Gauge>,
     history_dropped: Counter,
+    tasks: Gauge,
     credential_expiry: Family<AzureLabel, Gauge>,
     token_expiry: Family<AzureLabel, Gauge>,
     credential_rejected: Family<AzureLabel, Gauge>,
@@ -108,6 +109,7 @@ impl Default for Metrics {
             azure_usable: Family::default(),
             waiting_jobs: Family::default(),
             history_dropped: Counter::default(),
+            tasks: Gauge::default(),
             credential_expiry: Family::default(),
             token_expiry: Family::default(),
             credential_rejected: Family::default(),
@@ -213,6 +215,11 @@ impl Metrics {
             "history_dropped",
             "Records of history that were dropped because the disk was behind",
             self.history_dropped.clone(),
+        );
+        r.register(
+            "tasks",
+            "Tasks of the daemon itself; does not grow with time",
+            self.tasks.clone(),
         );
         r.register(
             "credential_expiry_timestamp_seconds",
@@ -321,6 +328,10 @@ impl Metrics {
 
     /// Returns everything as Prometheus reads it. Gauges are made from the pools as they are.
     pub fn encode(&self, pools: &[std::sync::Arc<PoolStatus>]) -> Result<String, std::fmt::Error> {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = runtime.metrics().num_alive_tasks();
+            self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+        }
         self.agents.clear();
         self.spares.clear();
         self.wanted.clear();
@@ -499,6 +510,7 @@ mod tests {
         let metrics = Metrics::default();
         // A family without a member is not told.
         metrics.agent_created("linux");
+        metrics.spare_promoted("linux");
         metrics.launch_failed("linux", "create");
         metrics.agent_reaped("linux", "offline");
         metrics.replaced("linux", Duration::from_secs(1));

@@ -5,5 +5,6 @@ pub mod floor;
 pub mod plan;
 pub mod replace;
 pub mod report;
+pub mod soak;
 pub mod steady;
 pub mod usage;

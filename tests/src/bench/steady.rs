@@ -1,4 +1,5 @@
-//! What idle agents cost: calls, memory, processor time. With the shipped intervals.
+//! What idle agents cost: calls, memory, processor time. With the shipped intervals, and for
+//! several numbers of agents one after the other: calls must not grow with them.
 
 use std::time::Duration;
 
@@ -7,12 +8,42 @@ use anyhow::Context;
 use crate::host::{Host, HostOptions};
 
 use super::report::line;
-use super::usage::{METRICS_PORT, TICKS, calls, processor, resident};
+use super::usage::{METRICS_PORT, TICKS, calls, memory, processor};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// How much more the most agents may cost than the fewest.
+const GROWTH: f64 = 1.2;
+/// Of resident memory, in KiB, for 64 agents.
+const MEMORY: u64 = 16 * 1024;
+
+/// Calls a minute.
+#[derive(Clone, Copy)]
+struct Traffic {
+    incus: f64,
+    azure: f64,
+}
+
 /// Measures and prints.
-pub async fn run(agents: usize, seconds: u64) -> anyhow::Result<()> {
+pub async fn run(numbers: &[usize], seconds: u64) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    for agents in numbers {
+        all.push(measure(*agents, seconds).await?);
+    }
+    if let [first, .., last] = all[..] {
+        let verdict = |ratio: f64| if ratio <= GROWTH { "met" } else { "missed" };
+        let (incus, azure) = (last.incus / first.incus, last.azure / first.azure);
+        line(&format!(
+            "the last against the first: {incus:.2} x the Incus calls ({}), {azure:.2} x the Azure \
+             calls ({}; target at most {GROWTH} x)",
+            verdict(incus),
+            verdict(azure)
+        ));
+    }
+    Ok(())
+}
+
+async fn measure(agents: usize, seconds: u64) -> anyhow::Result<Traffic> {
     let count = u32::try_from(agents)?;
     let options = HostOptions {
         count,
@@ -29,27 +60,35 @@ pub async fn run(agents: usize, seconds: u64) -> anyhow::Result<()> {
     std::fs::write(host.config_path(), config)?;
     host.start_daemon().await?;
     host.wait_idle(agents, LIMIT).await?;
-    // Out of the hurry that follows the last start.
-    tokio::time::sleep(Duration::from_secs(15)).await;
+    // Out of the hurry that follows the last start, and calm.
+    tokio::time::sleep(Duration::from_secs(150)).await;
     let pid = host.pid().context("the daemon is not running")?;
     let (before, ticks) = (calls().await?, processor(pid)?);
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let (after, ticks) = (calls().await?, processor(pid)? - ticks);
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
-    let per = |n: u64, of: f64| n as f64 * 60.0 / (seconds as f64 * of);
+    let per_minute = |n: u64| n as f64 * 60.0 / seconds as f64;
+    let traffic = Traffic {
+        incus: per_minute(after.0 - before.0),
+        azure: per_minute(after.1 - before.1),
+    };
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
-    let agents_f = agents as f64;
-    let incus = per(after.0 - before.0, agents_f);
-    let verdict = if incus < 0.6 { "met" } else { "missed" };
+    let each = traffic.incus / agents as f64;
+    let memory = memory(pid)?;
+    let within = if memory.resident < MEMORY {
+        "met"
+    } else {
+        "missed"
+    };
+    let share = per_minute(ticks) / TICKS / 60.0 * 100.0;
     line(&format!(
-        "Incus calls per agent and minute: {incus:.2} (target under 0.6: {verdict})"
+        "{agents} idle agents: {:.1} Incus calls a minute ({each:.2} an agent), {:.1} Azure calls, \
+         {share:.2} % of a core",
+        traffic.incus, traffic.azure
     ));
     line(&format!(
-        "Azure calls per pool and minute:  {:.1}",
-        per(after.1 - before.1, 1.0)
+        "  memory: {} KiB resident (target under {MEMORY}: {within}), {} KiB of it allocated",
+        memory.resident, memory.anonymous
     ));
-    line(&format!("resident memory: {} KiB", resident(pid)?));
-    let share = per(ticks, TICKS) / 60.0 * 100.0;
-    line(&format!("processor: {share:.2} % of a core"));
-    Ok(())
+    Ok(traffic)
 }

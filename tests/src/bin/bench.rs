@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 
-use iap_tests::bench::{fill, plan, replace, report, steady};
+use iap_tests::bench::{fill, plan, replace, report, soak, steady};
 
 /// Measure iapd against its floors (build it first: cargo build --release -p iapd)
 #[derive(Parser)]
@@ -29,12 +29,17 @@ enum What {
     },
     /// What idle agents cost
     Steady {
-        /// Agents
-        #[arg(long, default_value_t = 24)]
-        agents: usize,
+        /// Agents, several times for a comparison
+        #[arg(long, default_values_t = [4, 64])]
+        agents: Vec<usize>,
         /// How long to look
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+    },
+    /// Whether anything grows while jobs flow
+    Soak {
+        /// After the three that it takes until all is in use
+        minutes: usize,
     },
     /// From an observation to a plan, for thousands of agents: needs neither Incus nor iapd
     Plan,
@@ -49,7 +54,8 @@ async fn main() -> anyhow::Result<()> {
     match args.what {
         What::Replace { rounds } => replace::run(rounds).await,
         What::Fill { agents } => fill::run(agents).await,
-        What::Steady { agents, seconds } => steady::run(agents, seconds).await,
+        What::Steady { agents, seconds } => steady::run(&agents, seconds).await,
+        What::Soak { minutes } => soak::run(minutes).await,
         What::Plan => plan::run(),
     }
 }
