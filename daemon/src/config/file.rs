@@ -154,7 +154,8 @@ pub(super) struct Azure {
     pub(super) authority_host: Option<String>,
     /// The agent pool's name in Azure. The pool's name here unless given.
     pub(super) pool: Option<String>,
-    /// How often the agents are listed when nothing happens.
+    /// How often the agents are listed when nothing happens; half as often when nothing has changed
+    /// for a while.
     #[schemars(extend("default" = "10s"))]
     pub(super) poll_interval: Option<DurationText>,
     /// File of CA certificates (PEM) to trust besides the system's. A relative path is taken from
