@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # read by the scripts that source this file
-# The test bed's names and its two images: `debian-min`, a small Debian with systemd, and
+# The test bed's names, its project and its two images: `debian-min`, a small Debian with systemd, and
 # `iapd-test-runner`, the same with the user `agent` and an agent's files. No image server is
 # needed: both are packed here and cached by a hash of what they are made from.
 
@@ -216,4 +216,44 @@ warm_image() {
     else
         say "cannot create an instance of $1"
     fi
+}
+
+# The project tests may do as they like in.
+ensure_test_project() {
+    if ! api_exists "/1.0/projects/$PROJECT"; then
+        say "creating project $PROJECT"
+        incus_cli -q project create "$PROJECT" -c features.images=true -c features.profiles=true \
+            -c features.storage.volumes=true -c "user.iapd.owner=$IAPD_OWNER" ||
+            api_exists "/1.0/projects/$PROJECT" || die "cannot create project $PROJECT"
+    fi
+    is_ours "/1.0/projects/$PROJECT" || die "project $PROJECT exists and is not the test bed's"
+
+    # Guests get no network: they reach the host through a bind-mounted socket.
+    local profile="/1.0/profiles/default?project=$PROJECT"
+    if [ "$(api_get "$profile" | jq -r '.devices.root.pool // ""')" != "$POOL" ]; then
+        incus_cli -q profile device add default root disk path=/ "pool=$POOL" --project "$PROJECT" ||
+            [ "$(api_get "$profile" | jq -r '.devices.root.pool // ""')" = "$POOL" ] ||
+            die "cannot give the default profile its root disk"
+    fi
+}
+
+ensure_base_image() {
+    local key
+    key=$(base_key)
+    image_is_current "$BASE_IMAGE" "$key" && return
+    build_base "$key"
+    import_image "$BASE_IMAGE" "$CACHE/base-$key"
+}
+
+# write_env FILE: where the tests find it all.
+write_env() {
+    mkdir -p "$CACHE"
+    cat >"$1.new" <<ENV
+IAPD_TEST_INCUS_SOCKET=$INCUS_SOCKET
+IAPD_TEST_PROJECT=$PROJECT
+IAPD_TEST_POOL=$POOL
+IAPD_TEST_IMAGE=$BASE_IMAGE
+IAPD_TEST_RUNNER_IMAGE=$RUNNER_IMAGE
+ENV
+    mv "$1.new" "$1"
 }

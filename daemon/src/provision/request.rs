@@ -91,9 +91,12 @@ impl JobRequest {
                 problems.push(problem());
             }
         };
-        check(is_alias(&self.target), &|| {
+        // Incus 7.0 refuses an alias that ends otherwise, which would be known only at the end.
+        let ends_well = self.target.ends_with(|c: char| c.is_ascii_alphanumeric());
+        check(is_alias(&self.target) && ends_well, &|| {
             format!(
-                "target {:?}: not an image alias (letters, digits, . _ - /)",
+                "target {:?}: not an image alias (letters, digits, . _ - /, a letter or digit \
+                 first and last)",
                 self.target
             )
         });

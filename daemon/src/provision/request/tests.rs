@@ -61,6 +61,17 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
+fn a_target_that_only_some_versions_of_incus_take_is_refused_before_anything_is_built() {
+    for target in ["linux-", "linux.", "ubuntu/24.04_", "new est"] {
+        let mut request = request();
+        request.target = target.to_owned();
+        let problems = request.normalise();
+        assert_eq!(problems.len(), 1, "{target}: {problems:?}");
+        assert!(problems[0].contains("first and last"), "{problems:?}");
+    }
+}
+
+#[test]
 fn a_checksum_is_taken_in_any_case_and_compared_with_the_upload() {
     let mut request = request();
     request.package = PackageSource::Uploaded {
