@@ -1,7 +1,8 @@
 //! A proxy in front of a unix socket that speaks HTTP/1.1, for what a healthy server will not do on
 //! demand: leave connections unanswered, break them off, answer late, by half, or not at all.
 //!
-//! It forwards bytes and understands just enough of the requests to tell them apart. Requests with
+//! It also answers in the server's place, and alters what is asked of it. Otherwise it forwards bytes
+//! and understands just enough of the requests to tell them apart. Requests with
 //! a chunked body end that: what follows on their connection is forwarded unseen.
 
 use std::io;
@@ -13,9 +14,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// Bodies up to this size are read whole: those of all requests but files.
+const SMALL: usize = 64 * 1024;
 
 /// A running proxy; ends when it is dropped.
 pub struct FaultProxy {
@@ -43,6 +47,9 @@ struct State {
     cut: CancellationToken,
     rules: Vec<Rule>,
     requests: Vec<String>,
+    /// Small bodies, with their requests, as they came.
+    bodies: Vec<(String, String)>,
+    rewrites: Vec<(String, String)>,
     connections: usize,
 }
 
@@ -60,15 +67,17 @@ enum Fault {
     CutRequest,
     CutReply(usize),
     Hold(watch::Sender<bool>, watch::Receiver<bool>),
+    Answer(String),
 }
 
 /// One proxied connection, as both directions see it.
-#[derive(Default)]
 struct Flow {
     /// What happens to the next reply.
     fault: Mutex<Option<Fault>>,
     /// It has become a websocket.
     upgraded: AtomicBool,
+    /// Replies that are not the server's.
+    answers: mpsc::Sender<String>,
 }
 
 impl FaultProxy {
@@ -86,6 +95,8 @@ impl FaultProxy {
                 cut: CancellationToken::new(),
                 rules: Vec::new(),
                 requests: Vec::new(),
+                bodies: Vec::new(),
+                rewrites: Vec::new(),
                 connections: 0,
             }),
         });
@@ -160,6 +171,40 @@ impl FaultProxy {
         Held { reached, release }
     }
 
+    /// Answers such a request in the server's place, which never sees it.
+    pub fn answer(
+        &self,
+        skip: u32,
+        status: u16,
+        json: &serde_json::Value,
+        matches: impl Fn(&str, &str) -> bool + Send + 'static,
+    ) {
+        let body = json.to_string();
+        let length = body.len();
+        let reply = format!(
+            "HTTP/1.1 {status} By proxy\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        self.rule(skip, matches, Fault::Answer(reply));
+    }
+
+    /// Replaces a text in all small bodies to come by another, which may be shorter and is filled up
+    /// with spaces: no length changes.
+    pub fn rewrite(&self, from: &str, to: &str) {
+        assert!(to.len() <= from.len(), "{to:?} is longer than {from:?}");
+        let to = format!("{to:<0$}", from.len());
+        self.shared.state().rewrites.push((from.to_owned(), to));
+    }
+
+    /// Returns the small bodies of the requests to a path (without its query), as they came.
+    pub fn bodies(&self, method: &str, path: &str) -> Vec<String> {
+        let wanted = format!("{method} {path}");
+        let bodies = self.shared.state().bodies.clone();
+        let own = |request: &str| request.split('?').next() == Some(&wanted);
+        let found = bodies.into_iter().filter(|(request, _)| own(request));
+        found.map(|(_, body)| body).collect()
+    }
+
     /// Returns the requests seen so far, as `GET /path?query`.
     pub fn requests(&self) -> Vec<String> {
         self.shared.state().requests.clone()
@@ -218,6 +263,19 @@ impl Shared {
         })?;
         Some(state.rules.remove(hit).fault)
     }
+
+    /// Notes a body and returns what the server gets of it.
+    fn see_body(&self, request: &str, body: &[u8]) -> Vec<u8> {
+        let Ok(text) = str::from_utf8(body) else {
+            return body.to_vec();
+        };
+        let mut state = self.state();
+        state.bodies.push((request.to_owned(), text.to_owned()));
+        let rewrites = state.rewrites.iter();
+        rewrites
+            .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+            .into_bytes()
+    }
 }
 
 async fn accept(listener: UnixListener, shared: Arc<Shared>) {
@@ -262,10 +320,15 @@ async fn relay(client: UnixStream, shared: &Shared) -> io::Result<()> {
     let server = UnixStream::connect(&shared.upstream).await?;
     let (client_reader, client_writer) = client.into_split();
     let (server_reader, server_writer) = server.into_split();
-    let flow = Flow::default();
+    let (answers, answered) = mpsc::channel(1);
+    let flow = Flow {
+        fault: Mutex::default(),
+        upgraded: AtomicBool::new(false),
+        answers,
+    };
     tokio::select! {
         ended = requests(client_reader, server_writer, &flow, shared) => ended,
-        ended = replies(server_reader, client_writer, &flow, shared) => ended,
+        ended = replies(server_reader, client_writer, answered, &flow, shared) => ended,
     }
 }
 
@@ -290,9 +353,9 @@ async fn requests(
             words.next().unwrap_or_default(),
             words.next().unwrap_or_default(),
         );
-        match shared.strike(method, path) {
-            Some(Fault::CutRequest) => return Ok(()),
-            fault => *flow.fault.lock().expect("nothing panics while it is held") = fault,
+        let fault = shared.strike(method, path);
+        if matches!(fault, Some(Fault::CutRequest)) {
+            return Ok(());
         }
         let upgrade = header(&head, "upgrade").is_some();
         flow.upgraded.store(upgrade, Ordering::Relaxed);
@@ -300,7 +363,25 @@ async fn requests(
             .and_then(|text| text.parse().ok())
             .unwrap_or_default();
         let whole = end + body;
+        while body <= SMALL && pending.len() < whole {
+            if from.read_buf(&mut pending).await? == 0 {
+                return Ok(());
+            }
+        }
         let rest = pending.split_off(whole.min(pending.len()));
+        if body <= SMALL && body > 0 {
+            let seen = shared.see_body(&format!("{method} {path}"), &pending[end..]);
+            pending.truncate(end);
+            pending.extend(seen);
+        }
+        if let Some(Fault::Answer(reply)) = fault {
+            if flow.answers.send(reply).await.is_err() {
+                return Ok(());
+            }
+            pending = rest;
+            continue;
+        }
+        *flow.fault.lock().expect("nothing panics while it is held") = fault;
         to.write_all(&pending).await?;
         let missing = (whole - pending.len()) as u64;
         tokio::io::copy(&mut (&mut from).take(missing), &mut to).await?;
@@ -317,6 +398,7 @@ async fn requests(
 async fn replies(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
+    mut answered: mpsc::Receiver<String>,
     flow: &Flow,
     shared: &Shared,
 ) -> io::Result<()> {
@@ -324,7 +406,13 @@ async fn replies(
     let mut left = None;
     let mut silenced = false;
     loop {
-        let read = from.read(&mut buffer).await?;
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read?,
+            Some(reply) = answered.recv() => {
+                to.write_all(reply.as_bytes()).await?;
+                continue;
+            }
+        };
         if read == 0 {
             return Ok(());
         }
@@ -344,7 +432,7 @@ async fn replies(
                 let _ = released.wait_for(|released| *released).await;
             }
             Some(Fault::CutReply(bytes)) => left = Some(bytes),
-            Some(Fault::CutRequest) | None => {}
+            Some(Fault::CutRequest | Fault::Answer(_)) | None => {}
         }
         silenced |= flow.upgraded.load(Ordering::Relaxed) && shared.state().silent;
         if silenced {

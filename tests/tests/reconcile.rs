@@ -18,6 +18,7 @@ mod reconcile {
     mod restricted;
     mod room;
     mod spares;
+    mod vms;
     mod world;
 }
 

@@ -122,6 +122,13 @@ pub enum ApplyError {
     /// Its files could not be made.
     #[error(transparent)]
     Bundle(BundleError),
+    /// The host has no virtual machines, whatever is asked for.
+    #[error(
+        "Incus cannot run virtual machines on this host ({0}): it needs KVM, the kernel module \
+         vhost_vsock and QEMU (Debian: the package incus, not incus-base alone) and then a restart; \
+         else set vm: false in the pool"
+    )]
+    NoVirtualMachines(String),
     /// The create operation ended in failure.
     #[error("Incus could not create the instance: {0}")]
     Create(String),
@@ -200,7 +207,7 @@ impl ApplyError {
             Self::Incus { .. } => "incus",
             Self::Azure { .. } | Self::NoPool => "azure",
             Self::Key(_) | Self::Bundle(_) => "registration",
-            Self::Create(_) => "create",
+            Self::Create(_) | Self::NoVirtualMachines(_) => "create",
             Self::Vanished => "vanished",
             Self::Start(_) | Self::NoGuestAgent => "start",
             Self::Stop(_) => "stop",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::agent::key;
 use crate::incus::{ImageSource, IncusError, NewInstance, Project, Restrictions, Server};
 
-use super::super::spec::{InstanceKind, InstanceSpec};
+use super::super::spec::{InstanceKind, InstanceSpec, PoolSpec};
 use super::{ApplyError, Context};
 
 /// Incus can size a tmpfs device; 6.0 LTS cannot.
@@ -51,7 +51,13 @@ pub(super) async fn new_instance(
     };
     let mut instance = NewInstance {
         target: member.map(str::to_owned),
-        ..build(context, name, &made)
+        ..build(
+            &context.owner,
+            &context.spec,
+            &context.spec_hash,
+            name,
+            &made,
+        )
     };
     if spare {
         let mark = (key::SPARE.to_owned(), "true".to_owned());
@@ -100,14 +106,14 @@ pub(in crate::pool) async fn root_pool(
     Ok(None)
 }
 
-fn build(context: &Context, name: &str, made: &Made) -> NewInstance {
-    let spec = &context.spec.instance;
+fn build(owner: &str, pool: &PoolSpec, spec_hash: &str, name: &str, made: &Made) -> NewInstance {
+    let spec = &pool.instance;
     let mut config = BTreeMap::from([
-        (key::OWNER.to_owned(), context.owner.to_string()),
-        (key::POOL.to_owned(), context.spec.name.clone()),
-        (key::SPEC.to_owned(), context.spec_hash.clone()),
-        (key::AZURE_URL.to_owned(), context.spec.azure.url.clone()),
-        (key::AZURE_POOL.to_owned(), context.spec.azure.pool.clone()),
+        (key::OWNER.to_owned(), owner.to_owned()),
+        (key::POOL.to_owned(), pool.name.clone()),
+        (key::SPEC.to_owned(), spec_hash.to_owned()),
+        (key::AZURE_URL.to_owned(), pool.azure.url.clone()),
+        (key::AZURE_POOL.to_owned(), pool.azure.pool.clone()),
     ]);
     let container = spec.kind == InstanceKind::Container;
     let low_level = match spec.kind {
@@ -142,10 +148,10 @@ fn build(context: &Context, name: &str, made: &Made) -> NewInstance {
             root_disk(spec, made.root_pool.as_deref()),
         );
     }
-    if let Some(gib) = spec.tmpfs_gib {
+    if let (Some(gib), true) = (spec.tmpfs_gib, container) {
         if made.sized_tmpfs {
             devices.insert("tmpfs".to_owned(), tmpfs(gib));
-        } else if container {
+        } else {
             let entry = format!(
                 "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,size={gib}g,mode=1777,create=dir 0 0"
             );
@@ -190,3 +196,6 @@ fn tmpfs(gib: u32) -> BTreeMap<String, String> {
         ("size".to_owned(), format!("{gib}GiB")),
     ])
 }
+
+#[cfg(test)]
+mod tests;

@@ -220,10 +220,18 @@ async fn register_and_start(
 
 /// Waits until a virtual machine's guest agent answers: before that no file can be pushed.
 pub(super) async fn await_guest(context: &Context, name: &str) -> Result<(), ApplyError> {
-    let began = Instant::now();
     let exec = shell("iapd-wait", "exit 0", Vec::new());
+    until_answered(|| context.project.exec(name, &exec, GUEST_LOOK)).await
+}
+
+/// Whatever Incus says of a guest agent that is not up yet, only time tells that it never will be.
+async fn until_answered<F>(mut look: impl FnMut() -> F) -> Result<(), ApplyError>
+where
+    F: Future<Output = Result<i32, IncusError>>,
+{
+    let began = Instant::now();
     loop {
-        match context.project.exec(name, &exec, GUEST_LOOK).await {
+        match look().await {
             Ok(0) => return Ok(()),
             Err(error) if error.is_not_found() => return Err(ApplyError::Vanished),
             _ if began.elapsed() > VM_START_DEADLINE => return Err(ApplyError::NoGuestAgent),
@@ -503,3 +511,6 @@ async fn take_key(context: &Context) -> Result<AgentKey, ApplyError> {
     made.expect("making a key does not panic")
         .map_err(ApplyError::Key)
 }
+
+#[cfg(test)]
+mod tests;

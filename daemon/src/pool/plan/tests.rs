@@ -36,6 +36,7 @@ struct World {
     wanted: usize,
     spares: usize,
     paused: bool,
+    startup_grace: Duration,
     removed: bool,
     azure_usable: bool,
     image: Option<&'static str>,
@@ -59,6 +60,7 @@ impl World {
             spares: 0,
             paused: false,
             removed: false,
+            startup_grace: Duration::from_secs(60),
             azure_usable: true,
             image: Some(IMAGE),
             launches: Allowance::All,
@@ -153,7 +155,7 @@ impl World {
             removed: self.removed,
             spec_hash: SPEC,
             image: self.image,
-            startup_grace: Duration::from_secs(60),
+            startup_grace: self.startup_grace,
             offline_grace: Duration::from_secs(300),
             incus_seen: true,
             azure_usable: self.azure_usable,
@@ -337,6 +339,25 @@ fn an_agent_that_never_comes_online_is_removed_after_its_startup_time() {
         [Action::Remove {
             reason: ReapReason::NeverOnline,
             proof: Proof::AzureAndProbe,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn a_virtual_machine_that_boots_slowly_has_five_minutes_to_come_online() {
+    let mut world = World::new(1);
+    world.startup_grace = Duration::from_secs(300);
+    world.instance("a", Status::Running, Some(1));
+    world.registration("a", 1, false, false);
+    world.look();
+    world.ledger.entry("a", world.now).launched_at = Some(world.now);
+    assert_eq!(world.watch(350), nothing(), "five minutes and the slack");
+    let plan = world.watch(20);
+    assert!(matches!(
+        plan.actions[..],
+        [Action::Remove {
+            reason: ReapReason::NeverOnline,
             ..
         }]
     ));
