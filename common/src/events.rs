@@ -2,7 +2,7 @@
 //! in the daemon's `pool::events`.
 
 /// All types of events.
-pub const TYPES: [&str; 22] = [
+pub const TYPES: [&str; 25] = [
     "agent-creating",
     "agent-idle",
     "agent-busy",
@@ -11,6 +11,9 @@ pub const TYPES: [&str; 22] = [
     "agent-kept",
     "agent-released",
     "agent-ended",
+    "ghosts-adopted",
+    "ghost-removed",
+    "adoption-ended",
     "launches-failing",
     "launches-recovered",
     "host-full",

@@ -455,6 +455,8 @@ mod tests {
                 clock,
                 ..AzureStatus::default()
             },
+            ghosts: crate::pool::ghosts::Seen::default(),
+            adoption: None,
             last_pass: None,
         })
     }

@@ -22,6 +22,7 @@ pub mod command;
 pub mod ending;
 pub mod events;
 pub mod gate;
+pub mod ghosts;
 pub mod host_limit;
 pub mod in_flight;
 pub mod ledger;
@@ -165,6 +166,8 @@ pub fn new(
         no_room: None,
         launches: breaker::BreakerStatus::default(),
         azure: AzureStatus::default(),
+        ghosts: ghosts::Seen::default(),
+        adoption: None,
         last_pass: None,
     };
     let (publish, status) = watch::channel(Arc::new(first));

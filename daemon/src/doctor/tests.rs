@@ -93,6 +93,8 @@ pub(super) fn status(name: &str) -> PoolStatus {
         no_room: None,
         launches: BreakerStatus::default(),
         azure: AzureStatus::default(),
+        ghosts: crate::pool::ghosts::Seen::default(),
+        adoption: None,
         last_pass: Some(PassReport {
             number: 1,
             trigger: "timer",

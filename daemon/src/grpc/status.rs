@@ -11,6 +11,7 @@ use crate::config::nearest;
 use crate::incus::IncusError;
 use crate::intents::IntentsError;
 use crate::pool::command::CommandError;
+use crate::pool::ghosts::{Refusal, span};
 use crate::provision::{ImageError, ProvisionError};
 use crate::store::StoreError;
 
@@ -92,12 +93,51 @@ pub(super) fn command(error: CommandError) -> Status {
             let code = Code::FailedPrecondition;
             status(code, "CANNOT_KEEP", message, Some(hint.into()))
         }
+        CommandError::NotAdopted(refusal) => not_adopted(refusal),
         CommandError::Failed(_) => status(Code::Internal, "FAILED", message, None),
         CommandError::NotNow(_) => {
             let hint = "nothing was changed by this; try again, and see: iapctl status";
             status(Code::Unavailable, "NOT_NOW", message, Some(hint.into()))
         }
         CommandError::PoolGone => status(Code::NotFound, "POOL_GONE", message, None),
+    }
+}
+
+/// Another owner's registrations stay.
+pub(super) fn not_adopted(refusal: Refusal) -> Status {
+    let message = refusal.to_string();
+    let refused = |reason, hint: &str| {
+        let hint = Some(hint.to_owned());
+        status(Code::FailedPrecondition, reason, message.clone(), hint)
+    };
+    match refusal {
+        Refusal::Unknown { owner, known } => {
+            let near = nearest(&owner, known.iter().map(String::as_str));
+            let hint = match (near, known.as_slice()) {
+                (Some(near), _) => format!("did you mean {near}?"),
+                (None, []) => "no other host has registrations there".to_owned(),
+                (None, known) => format!("other owners there: {}", known.join(", ")),
+            };
+            status(Code::NotFound, "NO_SUCH_OWNER", message, Some(hint))
+        }
+        Refusal::Ours(_) => refused(
+            "OWN_GHOSTS",
+            "iapd sweeps its own ghosts by itself; see: iapctl ghosts ls",
+        ),
+        Refusal::Unseen(_) => {
+            let hint = "why there is no newer one: iapctl status";
+            refused("NOT_LISTED", hint)
+        }
+        Refusal::Lives { .. } => refused(
+            "OWNER_LIVES",
+            "only a host that is gone for good can be adopted: stop iapd there, and its agents",
+        ),
+        Refusal::TooEarly { left, .. } => {
+            let hint = format!("it can be tried in {}, if they stay so", span(left));
+            refused("TOO_EARLY", &hint)
+        }
+        Refusal::UnderWay(_) => refused("UNDER_WAY", "see how far it got: iapctl ghosts ls"),
+        Refusal::Named(_) => refused("NAME_TAKEN", "look at it: iapctl agents ls"),
     }
 }
 

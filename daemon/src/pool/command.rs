@@ -4,6 +4,8 @@ use tokio::sync::oneshot;
 
 use crate::agent::{Drain, Keep};
 
+use super::ghosts::Refusal;
+
 /// Who asks, for the log.
 #[derive(Debug, Clone)]
 pub struct Asker {
@@ -69,6 +71,19 @@ pub enum PoolCommand {
         /// Answered when its instance is gone; when it is not kept yet, when that is noted on it.
         reply: oneshot::Sender<Result<(), CommandError>>,
     },
+    /// Registrations of another owner, whose host is gone for good, shall be removed.
+    Adopt {
+        /// Whose.
+        owner: String,
+        /// Which, by Azure's id; what its owner has beside them stays.
+        ids: Vec<i64>,
+        /// Tells this adoption from others in the pool's status.
+        token: u64,
+        /// Who asks.
+        asker: Asker,
+        /// Answered when the pool's status tells of it.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
     /// What waits for its next try shall be tried now.
     Retry {
         /// Who asks.
@@ -101,6 +116,9 @@ pub enum CommandError {
     /// It cannot be kept in this state.
     #[error("agent {0} cannot be kept: it is {1}")]
     CannotKeep(String, &'static str),
+    /// Another owner's registrations stay.
+    #[error(transparent)]
+    NotAdopted(Refusal),
     /// It was tried and did not work.
     #[error("{0}")]
     Failed(String),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::agent::AgentState;
 
 use super::azure_link::CredentialState;
+use super::ghosts::{AdoptionStatus, TargetState};
 use super::status::{AgentStatus, PoolStatus};
 
 /// What happened. A fixed set.
@@ -27,6 +28,12 @@ pub enum EventKind {
     AgentReleased,
     /// An agent is gone.
     AgentEnded,
+    /// Registrations of another owner are being removed: an operator says that its host is gone.
+    GhostsAdopted,
+    /// One of them is gone.
+    GhostRemoved,
+    /// All of them are, or their host lives.
+    AdoptionEnded,
     /// Failures keep agents from being started.
     LaunchesFailing,
     /// Agents start again.
@@ -59,7 +66,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::AgentCreating,
         Self::AgentIdle,
         Self::AgentBusy,
@@ -68,6 +75,9 @@ impl EventKind {
         Self::AgentKept,
         Self::AgentReleased,
         Self::AgentEnded,
+        Self::GhostsAdopted,
+        Self::GhostRemoved,
+        Self::AdoptionEnded,
         Self::LaunchesFailing,
         Self::LaunchesRecovered,
         Self::HostFull,
@@ -95,6 +105,9 @@ impl EventKind {
             Self::AgentKept => "agent-kept",
             Self::AgentReleased => "agent-released",
             Self::AgentEnded => "agent-ended",
+            Self::GhostsAdopted => "ghosts-adopted",
+            Self::GhostRemoved => "ghost-removed",
+            Self::AdoptionEnded => "adoption-ended",
             Self::LaunchesFailing => "launches-failing",
             Self::LaunchesRecovered => "launches-recovered",
             Self::HostFull => "host-full",
@@ -127,6 +140,7 @@ pub struct PoolEvent {
 /// Returns what happened between two statuses. That agents ended is told elsewhere, with why.
 pub fn between(old: &PoolStatus, new: &PoolStatus) -> Vec<PoolEvent> {
     let mut events = of_agents(old, new);
+    events.extend(of_adoption(old.adoption.as_ref(), new.adoption.as_ref()));
     let mut tell = |kind, message: &str| {
         events.push(PoolEvent {
             kind,
@@ -218,6 +232,49 @@ fn of_agents(old: &PoolStatus, new: &PoolStatus) -> Vec<PoolEvent> {
                 },
             });
         }
+    }
+    events
+}
+
+fn of_adoption(old: Option<&AdoptionStatus>, new: Option<&AdoptionStatus>) -> Vec<PoolEvent> {
+    let Some(new) = new else { return Vec::new() };
+    let old = old.filter(|old| old.token == new.token);
+    let event = |kind, agent: &str, message: String| PoolEvent {
+        kind,
+        agent: agent.to_owned(),
+        message,
+    };
+    let (owner, all) = (&new.owner, new.targets.len());
+    let mut events = Vec::new();
+    if old.is_none() {
+        let message = format!("owner {owner}: {all} registrations are to go");
+        events.push(event(EventKind::GhostsAdopted, "", message));
+    }
+    let was_gone = |id| {
+        old.is_some_and(|old| {
+            old.targets
+                .iter()
+                .any(|t| t.id == id && t.state == TargetState::Gone)
+        })
+    };
+    let gone = new
+        .targets
+        .iter()
+        .filter(|t| t.state == TargetState::Gone && !was_gone(t.id));
+    events.extend(gone.map(|target| {
+        event(
+            EventKind::GhostRemoved,
+            &target.name,
+            format!("owner {owner}"),
+        )
+    }));
+    if let (Some(end), false) = (&new.end, old.is_some_and(|old| old.end.is_some())) {
+        let words = match end.words(owner) {
+            words if words.is_empty() => format!("owner {owner}"),
+            words => words,
+        };
+        let message = format!("{words}; removed {}/{all}", new.gone());
+        events.push(event(EventKind::AdoptionEnded, "", message));
     }
     events
 }

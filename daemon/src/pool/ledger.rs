@@ -3,6 +3,7 @@
 //! something, and never less.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,6 +12,7 @@ use crate::agent::{Drain, InstanceFacts, Keep, RegistrationFacts};
 use crate::incus;
 
 use super::ending::Past;
+use super::ghosts::Ghost;
 use super::observe::Observation;
 
 mod outcome;
@@ -94,6 +96,9 @@ pub struct Entry {
     pub was_disabled_by_others: bool,
     /// Its member was lost, and its slot was given to another.
     pub was_replaced: bool,
+    /// It is a registration of this owner that an operator has removed here. Never an agent of
+    /// this pool.
+    pub adopted: Option<Arc<str>>,
     /// For its record.
     pub past: Past,
 }
@@ -138,6 +143,7 @@ impl Entry {
             was_draining: false,
             was_disabled_by_others: false,
             was_replaced: false,
+            adopted: None,
             past: Past::default(),
         }
     }
@@ -214,8 +220,9 @@ impl Entry {
     /// registration, or the answer to our own deletion was lost.
     pub fn is_untold(&self) -> bool {
         let was_more_than_a_wish = self.had_instance || self.azure_agent_id.is_some();
-        // The end of a spare is nobody's business.
-        self.is_gone() && was_more_than_a_wish && !self.end_told && !self.is_spare()
+        // The end of a spare is nobody's business, and that of another owner's agent not ours.
+        let is_ours = !self.is_spare() && self.adopted.is_none();
+        self.is_gone() && was_more_than_a_wish && !self.end_told && is_ours
     }
 
     /// Returns whether an action may be tried at `now`.
@@ -255,6 +262,23 @@ impl Ledger {
         self.entries
             .entry(name.to_owned())
             .or_insert_with(|| Entry::new(now))
+    }
+
+    /// Takes up a registration of another owner that an operator has removed here: seen dead since
+    /// `since`, it is judged by lists that begin from now on.
+    pub fn adopt(&mut self, owner: &Arc<str>, ghost: &Ghost, since: Instant, now: Instant) {
+        let entry = self.entry(&ghost.name, now);
+        entry.adopted = Some(Arc::clone(owner));
+        entry.azure_agent_id = Some(ghost.facts.id);
+        entry.registered_since = Some(now);
+        entry.registration = Some(ghost.facts.clone());
+        entry.dead_since = Some(since);
+    }
+
+    /// Forgets the registrations of other owners, those left out that something is being done to.
+    pub fn forget_adopted(&mut self, in_flight: impl Fn(&str) -> bool) {
+        self.entries
+            .retain(|name, entry| entry.adopted.is_none() || entry.is_gone() || in_flight(name));
     }
 
     /// Takes an observation in. `busy_with` says whether an action is in flight for a name: its

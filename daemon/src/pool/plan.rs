@@ -41,6 +41,8 @@ pub use spares::is_proven as is_proven_spare;
 const STARTUP_SLACK: Duration = Duration::from_secs(60);
 /// Azure lists that have to have missed it as well.
 const STARTUP_LISTS: u32 = 2;
+/// Azure lists that have to have shown another owner's registration dead since it was to go.
+const ADOPTED_LISTS: u32 = 2;
 /// How long an instance has to be stopped before it is deleted: an ephemeral one that was
 /// powered off is shown as stopped for a moment before Incus deletes it.
 const STOPPED_GRACE: Duration = Duration::from_secs(5);
@@ -160,6 +162,7 @@ pub fn is_settled(situation: &Situation<'_>, ledger: &Ledger, in_flight: &InFlig
 pub fn looks_cloned(ledger: &Ledger) -> bool {
     ledger.iter().any(|(_, entry)| {
         !entry.had_instance
+            && entry.adopted.is_none()
             && entry
                 .registration
                 .as_ref()
@@ -383,18 +386,29 @@ fn is_dead(situation: &Situation<'_>, entry: &Entry) -> bool {
 }
 
 /// An agent without an instance: its registration goes, at once when we saw the instance go,
-/// after the grace period when we only find the registration.
+/// after the grace period when we only find the registration. One of another owner that an operator
+/// has removed here was seen dead that long before; lists since then have to agree.
 fn deregister(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> Option<Action> {
     let azure_agent_id = entry.azure_agent_id?;
     if entry.deregistered_at.is_some() {
         return None;
     }
-    let ready = entry.had_instance || (sweep && is_dead(situation, entry));
+    let ready = match entry.adopted {
+        // That ours are in doubt says nothing of another host's.
+        Some(_) => !awaits_lists(entry) && is_dead(situation, entry),
+        None => entry.had_instance || (sweep && is_dead(situation, entry)),
+    };
     ready.then(|| Action::Deregister {
         name: name.to_owned(),
         azure_agent_id,
         ghost: !entry.had_instance,
     })
+}
+
+/// Returns whether it is another owner's registration that is to go, and was not listed since as
+/// often as it has to be.
+pub fn awaits_lists(entry: &Entry) -> bool {
+    entry.adopted.is_some() && entry.lists_since_registered < ADOPTED_LISTS
 }
 
 /// Brings the number of agents to what is wanted, and old ones up to date, idle ones only.

@@ -32,6 +32,7 @@ use super::apply::{AgentVersions, Context};
 use super::azure_link::{AzureLink, AzureView};
 use super::breaker::Breaker;
 use super::command::PoolCommand;
+use super::ghosts::Seen;
 use super::in_flight::InFlight;
 use super::ledger::Ledger;
 use super::observe::Observation;
@@ -43,6 +44,7 @@ use super::waits::Waits;
 
 mod act;
 mod ended;
+mod ghosts;
 mod history;
 mod intents;
 mod keep;
@@ -170,6 +172,9 @@ pub struct Reconciler {
     random: fastrand::Rng,
 
     seen: Observation,
+    /// All that has an owner's tag in the Azure pool.
+    ghosts: Seen,
+    adoption: Option<ghosts::Adopting>,
     foreign: Vec<String>,
     /// Instances were listed once.
     instances_known: bool,
@@ -229,6 +234,8 @@ impl Reconciler {
             requests: Requests::default(),
             random: fastrand::Rng::new(),
             seen: Observation::default(),
+            ghosts: Seen::default(),
+            adoption: None,
             foreign: Vec::new(),
             instances_known: false,
             listed_at: None,
@@ -342,7 +349,12 @@ impl Reconciler {
     }
 
     fn take_order(&mut self) {
-        self.order = self.orders.borrow_and_update().clone();
+        let order = self.orders.borrow_and_update().clone();
+        if !order.link.is(&self.order.link) {
+            // Its lists do not continue those of the other.
+            self.ghosts = Seen::default();
+        }
+        self.order = order;
         self.azure = self.order.link.watch();
         self.spec_hash = self.order.spec.spec_hash();
         self.image_at = None;
@@ -402,6 +414,7 @@ impl Reconciler {
             self.ledger
                 .take_in(&self.seen, now, |name| in_flight.doing(name).is_some())
         };
+        self.watch_adoption(now);
         self.note_gone(&gone, now);
         self.note_untold();
         self.settle_found().await;
@@ -436,6 +449,7 @@ impl Reconciler {
         let status = self.status(report, Instant::now());
         self.tell_events(&self.publish.borrow(), &status);
         self.publish.send_replace(Arc::new(status));
+        self.answer_adoption();
     }
 
     fn plan(&mut self, now: Instant, wall: Timestamp) -> Plan {
@@ -496,6 +510,7 @@ impl Reconciler {
                     && entry.deregistered_at.is_none()
                     && entry.registration.as_ref().is_some_and(|r| r.job.is_none()))
                 || (entry.instance.is_none() && entry.deregistered_at.is_some())
+                || plan::awaits_lists(entry)
         });
         // So is the list that shows that nothing is left.
         if waiting || (self.order.removed && self.has_no_instance()) {

@@ -11,6 +11,7 @@ use crate::azure::{CredentialClock, JobRequest};
 
 use super::azure_link::CredentialState;
 use super::breaker::BreakerStatus;
+use super::ghosts::{AdoptionStatus, Seen};
 use super::spec::PoolSpec;
 use super::waits::WaitSummary;
 
@@ -78,6 +79,10 @@ pub struct PoolStatus {
     pub launches: BreakerStatus,
     /// Its Azure side.
     pub azure: AzureStatus,
+    /// Registrations of its Azure pool with an owner's tag, its own among them.
+    pub ghosts: Seen,
+    /// The registrations of another owner that an operator had removed last.
+    pub adoption: Option<AdoptionStatus>,
     /// The pass that made this; `None` before the first.
     pub last_pass: Option<PassReport>,
 }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use crate::azure::JobRequest;
 use crate::pool::azure_link::CredentialState;
+use crate::pool::ghosts::{AdoptionEnd, AdoptionStatus, Target, TargetState};
 use crate::pool::spec_hash;
 use crate::pool::status::{AzureStatus, ImageStatus, PoolStatus};
 
@@ -34,6 +35,8 @@ fn pool(agents: Vec<AgentStatus>) -> PoolStatus {
             listed_at: Some(jiff::Timestamp::UNIX_EPOCH),
             ..AzureStatus::default()
         },
+        ghosts: crate::pool::ghosts::Seen::default(),
+        adoption: None,
         last_pass: None,
     }
 }
@@ -151,6 +154,62 @@ fn azure_is_back_also_by_new_credentials_but_not_for_the_first_time() {
     assert_eq!(told(&bad, &good), [("azure-recovered", String::new())]);
     bad.was_seen = false;
     assert!(told(&bad, &good).is_empty());
+}
+
+#[test]
+fn an_adoption_is_told_from_its_beginning_to_its_end() {
+    let target = |id: i64, state| Target {
+        id,
+        name: format!("a{id}"),
+        state,
+        detail: String::new(),
+    };
+    let with = |first, second, end| {
+        let mut pool = pool(Vec::new());
+        pool.adoption = Some(AdoptionStatus {
+            token: 7,
+            owner: "gone".into(),
+            targets: vec![target(1, first), target(2, second)],
+            end,
+        });
+        pool
+    };
+    use TargetState::{Gone, Stays, There};
+    let before = pool(Vec::new());
+    let begun = with(There, There, None);
+    let half = with(Gone, There, None);
+    let done = with(Gone, Gone, Some(AdoptionEnd::Done));
+    let early = with(Gone, Stays, Some(AdoptionEnd::Lives("a2".into())));
+    let text = |kind, message: &str| (kind, message.to_owned());
+    assert_eq!(
+        told(&before, &begun),
+        [text(
+            "ghosts-adopted",
+            "owner gone: 2 registrations are to go"
+        )]
+    );
+    assert_eq!(told(&begun, &half), [text("ghost-removed", "owner gone")]);
+    assert_eq!(
+        told(&half, &done),
+        [
+            text("ghost-removed", "owner gone"),
+            text("adoption-ended", "owner gone; removed 2/2")
+        ]
+    );
+    assert_eq!(
+        told(&half, &early),
+        [text(
+            "adoption-ended",
+            "owner gone lives: agent a2 is online or has a job; removed 1/2"
+        )]
+    );
+    assert!(told(&done, &done).is_empty());
+    let again = told(&done, &{
+        let mut next = begun.clone();
+        next.adoption.as_mut().unwrap().token = 8;
+        next
+    });
+    assert_eq!(again.len(), 1, "another one: {again:?}");
 }
 
 #[test]

@@ -297,7 +297,8 @@ impl Reconciler {
         result: Result<(), ApplyError>,
         now: Instant,
     ) {
-        if job.is_some() {
+        let is_ours = self.ledger.get(name).is_none_or(|e| e.adopted.is_none());
+        if job.is_some() && is_ours {
             self.ledger.entry(name, now).past.job = job;
         }
         match result {
@@ -309,6 +310,9 @@ impl Reconciler {
                 let entry = self.ledger.entry(name, now);
                 entry.worked();
                 entry.deregistered(now);
+                if let Some(id) = entry.azure_agent_id {
+                    self.ghosts.forget(id);
+                }
                 self.keep_record(name);
                 self.order.link.hurry();
             }

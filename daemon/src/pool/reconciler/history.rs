@@ -47,8 +47,9 @@ impl Reconciler {
         let Some(entry) = self.ledger.get_mut(name) else {
             return;
         };
-        // Never more than a wish.
-        if !entry.had_instance && entry.azure_agent_id.is_none() {
+        // Never more than a wish, or never an agent here.
+        let is_wish = !entry.had_instance && entry.azure_agent_id.is_none();
+        if is_wish || entry.adopted.is_some() {
             return;
         }
         let spec = &self.order.spec;

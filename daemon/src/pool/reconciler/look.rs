@@ -155,6 +155,7 @@ impl Reconciler {
     fn take_azure_view(&mut self) {
         let view = Arc::clone(&self.azure.borrow_and_update());
         self.seen.azure_gaps = view.gaps;
+        self.ghosts.interrupted(view.gaps);
         let Some(list) = &view.list else { return };
         if self
             .seen
@@ -164,13 +165,16 @@ impl Reconciler {
         {
             return;
         }
-        let agents = list
-            .agents
-            .iter()
-            .map(|(name, agent)| (name, RegistrationFacts::of(agent)))
-            .filter(|(name, facts)| self.concerns_us(name, facts))
-            .map(|(name, facts)| (name.clone(), facts))
+        let all = list.agents.iter();
+        let all: Vec<_> = all
+            .map(|(name, agent)| (name.clone(), RegistrationFacts::of(agent)))
             .collect();
+        let agents = all
+            .iter()
+            .filter(|(name, facts)| self.concerns_us(name, facts))
+            .cloned()
+            .collect();
+        self.ghosts.take_in(all, list.began, Instant::now());
         let list = RegistrationList {
             began: list.began,
             agents,

@@ -52,6 +52,8 @@ impl Reconciler {
             .ledger
             .iter()
             .filter(|(name, entry)| !entry.is_gone() || self.in_flight.doing(name).is_some())
+            // Those of another owner are no agents of this pool.
+            .filter(|(_, entry)| entry.adopted.is_none())
             .map(|(name, entry)| self.agent_status(name, entry, now))
             .collect();
         let view = self.azure.borrow();
@@ -91,6 +93,11 @@ impl Reconciler {
             no_room: self.room.shortage().map(|shortage| shortage.words.clone()),
             launches,
             azure,
+            ghosts: self.ghosts.clone(),
+            adoption: self
+                .adoption
+                .as_ref()
+                .map(|adoption| adoption.status().clone()),
             last_pass: Some(report),
         };
         status.problems = self.problems(&status);

@@ -18,7 +18,7 @@ use super::Reconciler;
 /// More unanswered requests than this are refused: the callers have to wait for some first.
 const OPEN_REQUESTS: usize = 256;
 
-type Reply = oneshot::Sender<Result<(), CommandError>>;
+pub(super) type Reply = oneshot::Sender<Result<(), CommandError>>;
 
 /// Commands that wait for their answer.
 #[derive(Debug, Default)]
@@ -101,6 +101,16 @@ impl Reconciler {
                     Ok(false) => self.await_keep(name, reply),
                     Err(error) => drop(reply.send(Err(error))),
                 }
+            }
+            PoolCommand::Adopt {
+                owner,
+                ids,
+                token,
+                asker,
+                reply,
+            } => {
+                info!(owner, ids = ?ids, uid = asker.uid, "adoption requested");
+                self.adopt(&owner, &ids, token, reply, now);
             }
             PoolCommand::Retry { asker, reply } => {
                 info!(uid = asker.uid, "retry requested");

@@ -1,6 +1,7 @@
 //! Registrations whose instance is gone, or was never there.
 
 use super::*;
+use crate::pool::ghosts::Ghost;
 
 #[test]
 fn the_registration_goes_when_the_instance_is_gone() {
@@ -69,6 +70,75 @@ fn nothing_is_swept_while_an_agent_of_ours_is_online_without_an_instance() {
     world.registration("g", 9, false, false);
     world.registration("clone", 10, true, false);
     assert_eq!(world.watch(3600), nothing());
+}
+
+/// A registration of another owner, seen dead for `seconds`, that an operator has removed now.
+fn adopted(world: &mut World, seconds: u64) {
+    world.registration("g", 9, false, false);
+    let ghost = Ghost {
+        name: "g".into(),
+        facts: world.registrations["g"].clone(),
+        since: None,
+    };
+    let since = world.now - Duration::from_secs(seconds);
+    world.ledger.adopt(&"gone".into(), &ghost, since, world.now);
+}
+
+#[test]
+fn an_adopted_registration_goes_when_two_lists_since_then_agree() {
+    let mut world = World::new(0);
+    adopted(&mut world, 300);
+    assert_eq!(world.plan(), nothing(), "no list since then");
+    world.wait(1);
+    assert_eq!(world.step(), nothing(), "one list");
+    world.wait(1);
+    let plan = world.step();
+    assert_eq!(
+        plan.actions,
+        [Action::Deregister {
+            name: "g".into(),
+            azure_agent_id: 9,
+            ghost: true,
+        }]
+    );
+}
+
+#[test]
+fn an_adopted_registration_stays_while_it_is_in_doubt() {
+    let mut interrupted = World::new(0);
+    adopted(&mut interrupted, 300);
+    interrupted.gaps += 1;
+    assert_eq!(interrupted.watch(290), nothing(), "judged anew");
+    let mut alive = World::new(0);
+    adopted(&mut alive, 300);
+    alive.registration("g", 9, true, false);
+    assert_eq!(alive.watch(3600), nothing());
+    let mut unusable = World::new(0);
+    adopted(&mut unusable, 300);
+    unusable.azure_usable = false;
+    assert_eq!(unusable.watch(3600), nothing());
+}
+
+#[test]
+fn an_adopted_agent_that_is_online_is_no_clone_of_ours() {
+    let mut world = World::new(0);
+    adopted(&mut world, 300);
+    world.registration("g", 9, true, false);
+    world.registration("ours", 10, false, false);
+    let plan = world.watch(310);
+    assert!(!looks_cloned(&world.ledger));
+    let swept: Vec<&str> = plan.actions.iter().map(Action::name).collect();
+    assert_eq!(swept, ["ours"]);
+}
+
+#[test]
+fn an_adopted_registration_is_forgotten_but_for_what_is_in_flight() {
+    let mut world = World::new(0);
+    adopted(&mut world, 300);
+    world.ledger.forget_adopted(|name| name == "g");
+    assert!(world.ledger.get("g").is_some());
+    world.ledger.forget_adopted(|_| false);
+    assert!(world.ledger.get("g").is_none());
 }
 
 #[test]
