@@ -33,6 +33,7 @@ use crate::supervisor::Pools;
 
 use viewers::LookOnlyLayer;
 
+mod adoption;
 mod agent;
 mod audit;
 mod changes;
@@ -40,6 +41,7 @@ mod convert;
 mod daemon;
 mod ended_log;
 mod events;
+mod ghosts;
 mod history;
 mod image;
 mod intents;

@@ -19,6 +19,7 @@ use crate::pool::apply::evidence::{LOG_CAP, LOG_FILE};
 use crate::pool::command::{Chosen, PoolCommand};
 use crate::pool::{LogRead, PoolHandle};
 
+use super::adoption::AdoptionStream;
 use super::{Services, convert, peer, status};
 
 type AgentStream = Pin<Box<dyn Stream<Item = Result<v1::WatchAgentsResponse, Status>> + Send>>;
@@ -101,7 +102,7 @@ impl Services {
     }
 
     /// Returns the pools whose instances or registrations were not listed since the start.
-    fn unseen_pools(&self) -> Vec<String> {
+    pub(super) fn unseen_pools(&self) -> Vec<String> {
         let statuses = self.statuses();
         let seen = |name: &str| {
             let mut own = statuses.iter().filter(|status| status.spec.name == name);
@@ -125,7 +126,7 @@ impl Services {
             .collect()
     }
 
-    fn check_pool(&self, pool: &str) -> Result<(), Status> {
+    pub(super) fn check_pool(&self, pool: &str) -> Result<(), Status> {
         let pools = self.all_pools();
         if pool.is_empty() || pools.iter().any(|known| known.name == pool) {
             return Ok(());
@@ -278,6 +279,22 @@ impl AgentService for Services {
     ) -> Result<Response<v1::ReleaseAgentResponse>, Status> {
         let answer = self.release(request).await?;
         Ok(Response::new(answer))
+    }
+
+    async fn list_ghosts(
+        &self,
+        request: Request<v1::ListGhostsRequest>,
+    ) -> Result<Response<v1::ListGhostsResponse>, Status> {
+        Ok(Response::new(self.ghosts(&request.into_inner().pool)?))
+    }
+
+    type AdoptGhostsStream = AdoptionStream;
+
+    async fn adopt_ghosts(
+        &self,
+        request: Request<v1::AdoptGhostsRequest>,
+    ) -> Result<Response<AdoptionStream>, Status> {
+        Ok(Response::new(self.adopt(request).await?))
     }
 
     type StreamAgentLogStream = LogStream;

@@ -27,6 +27,7 @@ const READS: &[&str] = &[
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/iap.v1.AgentService/GetAgent",
     "/iap.v1.AgentService/ListAgents",
+    "/iap.v1.AgentService/ListGhosts",
     "/iap.v1.AgentService/StreamAgentLog",
     "/iap.v1.AgentService/WatchAgents",
     "/iap.v1.DaemonService/CheckAuth",
@@ -51,6 +52,7 @@ const READS: &[&str] = &[
 
 /// Calls for operators only, each with its name in the audit trail.
 const CHANGES: &[(&str, &str)] = &[
+    ("/iap.v1.AgentService/AdoptGhosts", "ghosts adopt"),
     ("/iap.v1.AgentService/DrainAgents", "agents drain"),
     ("/iap.v1.AgentService/ReapAgent", "agents reap"),
     ("/iap.v1.AgentService/KeepAgent", "agents keep"),

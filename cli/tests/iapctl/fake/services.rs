@@ -103,6 +103,7 @@ impl PoolService for State {
 impl AgentService for State {
     type WatchAgentsStream = Messages<WatchAgentsResponse>;
     type StreamAgentLogStream = Messages<StreamAgentLogResponse>;
+    type AdoptGhostsStream = Messages<AdoptGhostsResponse>;
 
     async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Answer<ListAgentsResponse> {
         self.check("ListAgents")?;
@@ -189,6 +190,28 @@ impl AgentService for State {
         let agent = self.answers.agents.iter().find(busy).cloned();
         self.record(format!("{request:?}"));
         Ok(Response::new(ReleaseAgentResponse { agent }))
+    }
+
+    async fn list_ghosts(&self, request: Request<ListGhostsRequest>) -> Answer<ListGhostsResponse> {
+        self.check("ListGhosts")?;
+        let pool = request.into_inner().pool;
+        if !pool.is_empty() {
+            self.pool(&pool)?;
+        }
+        Ok(Response::new(self.answers.ghosts.clone()))
+    }
+
+    async fn adopt_ghosts(
+        &self,
+        request: Request<AdoptGhostsRequest>,
+    ) -> Answer<Self::AdoptGhostsStream> {
+        let request = request.into_inner();
+        if request.dry_run {
+            let dry_run = &self.answers.adoption_plan;
+            return self.play("PlanAdoption", dry_run, |message| message);
+        }
+        self.record(format!("{request:?}"));
+        self.play("AdoptGhosts", &self.answers.adoption, |message| message)
     }
 
     async fn stream_agent_log(
