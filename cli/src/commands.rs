@@ -32,6 +32,7 @@ mod dial_stdio;
 mod doctor;
 mod drain;
 mod events;
+mod ghosts;
 mod images;
 mod jobs;
 mod logs;
@@ -62,6 +63,9 @@ pub(crate) enum Command {
     /// Look at the members of the Incus cluster, and drain them
     #[command(alias = "member", subcommand)]
     Members(members::Members),
+    /// Look at registrations in Azure without an instance here, and remove those of a lost host
+    #[command(alias = "ghost", subcommand)]
+    Ghosts(ghosts::Ghosts),
     Provision(provision::Provision),
     /// Look at images, go back to an older one and remove old ones
     #[command(alias = "image", subcommand)]
@@ -105,6 +109,7 @@ impl Command {
             Self::Drain(args) => Box::pin(drain::run(context, args)).await,
             Self::Resume(args) => resume::run(context, args).await,
             Self::Members(verb) => verb.run(context).await,
+            Self::Ghosts(verb) => Box::pin(verb.run(context)).await,
             Self::Provision(args) => Box::pin(args.run(context)).await,
             Self::Images(verb) => Box::pin(verb.run(context)).await,
             Self::Jobs(verb) => verb.run(context).await,

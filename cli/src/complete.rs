@@ -16,8 +16,8 @@ use iap_common::v1::image_service_client::ImageServiceClient;
 use iap_common::v1::pool_service_client::PoolServiceClient;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
 use iap_common::v1::{
-    Agent, EndedAgent, ListAgentsRequest, ListEndedAgentsRequest, ListImagesRequest,
-    ListMembersRequest, ListPoolsRequest, ListProvisionJobsRequest,
+    Agent, EndedAgent, ListAgentsRequest, ListEndedAgentsRequest, ListGhostsRequest,
+    ListImagesRequest, ListMembersRequest, ListPoolsRequest, ListProvisionJobsRequest,
 };
 use jiff::Timestamp;
 use tonic::transport::Channel;
@@ -58,6 +58,29 @@ pub(crate) fn members(current: &OsStr) -> Vec<CompletionCandidate> {
         let members = answer.into_inner().members.into_iter();
         let members = members.map(|member| (member.name, format!("{} agents", member.agents)));
         Some(members.collect())
+    })
+}
+
+/// Other hosts that have registrations.
+pub(crate) fn owners(current: &OsStr) -> Vec<CompletionCandidate> {
+    names(current, async |channel| {
+        let answer = AgentServiceClient::new(channel)
+            .list_ghosts(ListGhostsRequest::default())
+            .await
+            .ok()?;
+        let ghosts = answer.into_inner().ghosts.into_iter();
+        let mut counts = BTreeMap::<String, (usize, usize)>::new();
+        for ghost in ghosts.filter(|ghost| !ghost.ours) {
+            let (all, online) = counts.entry(ghost.owner).or_default();
+            *all += 1;
+            *online += usize::from(ghost.online);
+        }
+        let owners = counts.into_iter();
+        let told = owners.map(|(owner, (all, online))| {
+            let help = format!("{all} registrations, {online} online");
+            (owner, help)
+        });
+        Some(told.collect())
     })
 }
 

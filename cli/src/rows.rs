@@ -9,6 +9,7 @@ pub(crate) mod agent;
 pub(crate) mod auth;
 pub(crate) mod doctor;
 pub(crate) mod fleet;
+pub(crate) mod ghost;
 pub(crate) mod history;
 pub(crate) mod image;
 mod intent;

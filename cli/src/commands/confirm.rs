@@ -35,6 +35,22 @@ pub(super) fn confirm_jobs_lost(agents: &[Agent], yes: bool) -> Result<(), CliEr
     Ok(())
 }
 
+/// Has `word` typed, of what nobody can take back.
+pub(super) fn confirm_by_typing(word: &str, meaning: &str) -> Result<(), CliError> {
+    if !can_ask() {
+        let what = "nothing was done: nobody can be asked here";
+        return Err(CliError::usage(what, "pass --yes"));
+    }
+    let answer = ask(&format!("Type {word} {meaning}: "))?;
+    if answer.trim() == word {
+        return Ok(());
+    }
+    Err(CliError::usage(
+        "not confirmed, nothing was done",
+        format!("type {word}, or pass --yes"),
+    ))
+}
+
 /// Asks whether to go on, unless `yes`.
 pub(super) fn confirm(question: &str, yes: bool) -> Result<(), CliError> {
     if yes {

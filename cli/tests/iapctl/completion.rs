@@ -139,3 +139,16 @@ fn the_zsh_script_works_on_the_first_tab() {
         1
     );
 }
+
+#[test]
+fn owners_that_can_be_adopted_are_those_of_other_hosts() {
+    let mut answers = answers();
+    answers.ghosts.ghosts = super::ghosts::ghosts();
+    let fake = Fake::start(answers);
+    let socket = fake.socket();
+    let words = ["iapctl", "ghosts", "adopt", "--owner", "h"];
+    assert_snapshot!(tab(&fake, socket.to_str().unwrap(), &words), @"
+    h2
+    h3
+    ");
+}

@@ -82,7 +82,7 @@ pub(crate) fn images() -> Answers {
 
 /// Runs `iapctl` on a terminal, types `answer` ahead, and returns what stands there then. Where
 /// the answer itself stands depends on who is quicker.
-fn typed(fake: &Fake, arguments: &str, answer: &str) -> String {
+pub(crate) fn typed(fake: &Fake, arguments: &str, answer: &str) -> String {
     let line = format!("{} {arguments}; echo exit $?", env!("CARGO_BIN_EXE_iapctl"));
     let mut terminal = Command::new("script");
     terminal

@@ -12,6 +12,7 @@ mod doctor;
 mod drain;
 mod errors;
 mod fake;
+mod ghosts;
 mod help;
 mod history;
 mod hosts;
