@@ -1,11 +1,14 @@
 //! What the pools' tasks know already: agents that did not start, that cannot be removed, and
 //! registrations without a machine.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::AgentState;
+use crate::pool::ghosts::Ghost;
 use crate::pool::status::{AgentStatus, PoolStatus};
 
 use super::check::{Check, Topic};
@@ -26,6 +29,11 @@ const GHOSTS: Topic = Topic {
     title: "ghosts",
     why: "Azure offers a registration without a machine to pipelines as if it could run something",
 };
+const OTHERS: Topic = Topic {
+    id: "other-ghosts",
+    title: "other hosts' ghosts",
+    why: "what a host that is gone left in Azure stays there, and hides what is missing",
+};
 const UNKNOWN: Topic = Topic {
     id: "lost-agents",
     title: "lost agents",
@@ -44,6 +52,8 @@ const FOREIGN: Topic = Topic {
 
 /// Who has not looked into a kept machine by then has forgotten it.
 const KEPT_LONG: SignedDuration = SignedDuration::from_hours(24);
+/// A host that was not seen for this long may be gone for good. Updates and repairs are over by then.
+const LONG_GONE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A failure longer ago says nothing of today.
 const LATELY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -52,8 +62,16 @@ pub(super) fn judge_all(statuses: &[Arc<PoolStatus>], now: Timestamp) -> Vec<Che
     if statuses.is_empty() {
         return vec![STARTS.skipped("no pool is at work")];
     }
-    let checks = statuses.iter().flat_map(|status| judge(status, now));
-    checks.collect()
+    let mut checks: Vec<Check> = statuses.iter().flat_map(|s| judge(s, now)).collect();
+    let mut told = BTreeSet::new();
+    for status in statuses {
+        // Pools that share an Azure pool see the same.
+        let azure = &status.spec.azure;
+        if told.insert((&azure.url, &azure.pool)) {
+            checks.extend(others(status, statuses).map(|check| check.about(&status.spec.name)));
+        }
+    }
+    checks
 }
 
 fn judge(status: &PoolStatus, now: Timestamp) -> Vec<Check> {
@@ -155,6 +173,50 @@ fn ghosts(status: &PoolStatus) -> Check {
     }
 }
 
+/// Names the owners of which nothing has been alive for long.
+fn others(status: &PoolStatus, all: &[Arc<PoolStatus>]) -> Option<Check> {
+    let seen = &status.ghosts;
+    let agents = all.iter().flat_map(|status| &status.agents);
+    let agents: BTreeSet<&str> = agents.map(|agent| agent.name.as_str()).collect();
+    // Whoever has an agent that a pool here knows is this host.
+    let ours = seen
+        .all
+        .iter()
+        .filter(|ghost| agents.contains(&*ghost.name));
+    let ours: BTreeSet<&str> = ours.map(Ghost::owner).collect();
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for ghost in seen.all.iter() {
+        let owner = ghost.owner();
+        let is_long = ghost.left(seen.listed, LONG_GONE).is_zero();
+        if is_long && !ours.contains(owner) && seen.living(owner).is_none() {
+            *counts.entry(owner).or_default() += 1;
+        }
+    }
+    let (first, _) = counts.first_key_value()?;
+    let list = counts.iter().map(|(owner, number)| {
+        format!(
+            "{} of owner {}",
+            count(*number, "registration"),
+            owner.escape_default()
+        )
+    });
+    let finding = format!(
+        "offline for more than a day: {}",
+        list.collect::<Vec<_>>().join(", ")
+    );
+    // What somebody else wrote is not to be pasted into a shell.
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let owner = if first.chars().all(is_word) {
+        first
+    } else {
+        "OWNER"
+    };
+    let fix = format!(
+        "iapctl ghosts ls\nif that host is gone for good: iapctl ghosts adopt --owner {owner}"
+    );
+    Some(OTHERS.notice(finding, fix))
+}
+
 fn unknown(status: &PoolStatus) -> Option<Check> {
     let lost: Vec<&AgentStatus> = status
         .agents
@@ -220,7 +282,7 @@ mod tests {
     use super::super::Severity;
     use super::super::tests::{agent, status};
     use super::*;
-    use crate::agent::Keep;
+    use crate::agent::{Keep, RegistrationFacts};
 
     fn now() -> Timestamp {
         "2026-11-25T09:00:00Z".parse().unwrap()
@@ -279,6 +341,50 @@ mod tests {
         let mut cloned = status("linux");
         cloned.looks_cloned = true;
         assert_eq!(ghosts(&cloned).severity, Severity::Warning);
+    }
+
+    #[test]
+    fn owners_that_were_not_seen_for_a_day_are_named() {
+        let facts = |id, owner: &str, online| RegistrationFacts {
+            id,
+            enabled: true,
+            online,
+            job: None,
+            owner: Some(owner.to_owned()),
+            pool: None,
+            project: None,
+        };
+        let list = || {
+            [
+                ("a", facts(1, "gone", false)),
+                ("b", facts(2, "lives", false)),
+                ("c", facts(3, "lives", true)),
+                ("d", facts(4, "$(x)", false)),
+            ]
+            .map(|(name, facts)| (name.to_owned(), facts))
+        };
+        let start = tokio::time::Instant::now();
+        let mut status = status("linux");
+        status.ghosts.take_in(list(), start, start);
+        assert!(others(&status, &[]).is_none());
+        let later = start + LONG_GONE;
+        status.ghosts.take_in(list(), later, later);
+        let check = others(&status, &[]).unwrap();
+        assert_eq!(check.severity, Severity::Notice);
+        assert_eq!(
+            check.finding,
+            "offline for more than a day: 1 registration of owner $(x), 1 registration of owner \
+             gone"
+        );
+        assert!(check.fix.ends_with("adopt --owner OWNER"), "{}", check.fix);
+        let mut own = status.clone();
+        own.agents = vec![agent("a", AgentState::Deregistering)];
+        let check = others(&status, &[Arc::new(own)]).unwrap();
+        assert!(!check.finding.contains("owner gone"), "{}", check.finding);
+        let twins = [Arc::new(status.clone()), Arc::new(status)];
+        let checks = judge_all(&twins, now());
+        let told = checks.iter().filter(|check| check.id == OTHERS.id).count();
+        assert_eq!(told, 1, "two pools of ours in one Azure pool");
     }
 
     #[test]
