@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 mod reconcile {
+    mod adoption;
     mod azure;
     mod changes;
     mod drains;
@@ -12,6 +13,7 @@ mod reconcile {
     mod images;
     mod kills;
     mod moves;
+    mod neighbour;
     mod neighbours;
     mod pauses;
     mod project;
