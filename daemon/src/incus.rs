@@ -20,7 +20,7 @@ use crate::calls::CallObserver;
 
 use transport::{Ask, Endpoint, Transport, path};
 
-pub use cluster::ClusterMember;
+pub use cluster::{ClusterMember, MemberState, Memory, Resources};
 pub use error::{CallSite, IncusError};
 pub use events::{Lifecycle, StreamEvent};
 pub use exec::{OutputStream, StreamLine};
@@ -127,6 +127,11 @@ impl Incus {
     /// Returns where the server listens, for people.
     pub fn place(&self) -> String {
         self.transport.place()
+    }
+
+    /// Returns whether the server is on another host.
+    pub fn is_remote(&self) -> bool {
+        self.transport.is_remote()
     }
 
     /// Asks the server what it is and what it can do.

@@ -15,10 +15,17 @@ use iap_common::error::chain;
 
 use crate::incus::{ClusterMember, Incus, IncusError};
 
+mod room;
+
+use room::Rooms;
+pub use room::{Amount, HostRoom};
+
 /// Between two lists of a cluster's members.
 const INTERVAL: Duration = Duration::from_secs(3);
 /// Between two looks whether a server has become a cluster.
 const ALONE: Duration = Duration::from_secs(60);
+/// The same where the server is on another host, of which it tells the memory.
+const REMOTE: Duration = Duration::from_secs(15);
 
 /// Whether a member can run agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +99,10 @@ impl Member {
 pub struct Members {
     /// By name; empty without a cluster.
     pub all: BTreeMap<String, Member>,
+    /// What is left of those that are online.
+    pub rooms: BTreeMap<String, HostRoom>,
+    /// The memory of a server on another host that is no cluster, as far as it is known.
+    pub server_memory: Option<Amount>,
     /// When the list was fetched.
     at: Option<Instant>,
 }
@@ -157,6 +168,7 @@ impl Members {
         Self {
             all: all.collect(),
             at: Some(now),
+            ..Self::default()
         }
     }
 
@@ -176,6 +188,7 @@ pub struct Watcher {
     members: watch::Sender<Arc<Members>>,
     /// Members that said how many processors they have.
     asked: BTreeSet<String>,
+    rooms: Rooms,
 }
 
 impl Watcher {
@@ -186,6 +199,7 @@ impl Watcher {
             incus,
             members,
             asked: BTreeSet::new(),
+            rooms: Rooms::default(),
         };
         (watcher, receiver)
     }
@@ -195,6 +209,7 @@ impl Watcher {
         loop {
             let pause = match stop.run_until_cancelled(self.look()).await {
                 Some(true) => INTERVAL,
+                Some(false) if self.incus.is_remote() => REMOTE,
                 Some(false) => ALONE,
                 None => return,
             };
@@ -223,6 +238,7 @@ impl Watcher {
             }
         };
         let new = self.ask_for_cores(new).await;
+        let new = self.ask_for_rooms(new).await;
         for member in new.all.values() {
             let before = old.all.get(&member.name).map(|old| old.standing);
             if before.is_some_and(|before| before != member.standing) {
@@ -260,10 +276,23 @@ impl Watcher {
             if member.standing != Standing::Online || self.asked.contains(&member.name) {
                 continue;
             }
-            if let Ok(cores) = self.incus.member_cores(&member.name).await {
-                member.cores = cores.max(1);
+            if let Ok(made) = self.incus.resources(Some(&member.name)).await {
+                member.cores = made.cpu.total.max(1);
                 self.asked.insert(member.name.clone());
             }
+        }
+        members
+    }
+
+    /// What the kernel of this host tells is read where it is needed.
+    async fn ask_for_rooms(&mut self, mut members: Members) -> Members {
+        let now = Instant::now();
+        if members.is_cluster() {
+            let online = members.standing(Standing::Online);
+            let online: Vec<&str> = online.iter().map(String::as_str).collect();
+            members.rooms = self.rooms.of_members(&self.incus, &online, now).await;
+        } else if self.incus.is_remote() {
+            members.server_memory = self.rooms.of_server(&self.incus, now).await;
         }
         members
     }

@@ -94,6 +94,11 @@ impl Transport {
         }
     }
 
+    /// Returns whether the server is on another host.
+    pub(super) fn is_remote(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Tls(_))
+    }
+
     /// Returns where the server is, for people.
     pub(super) fn place(&self) -> String {
         let all = (0..self.endpoint.count()).map(|address| self.endpoint.name(address));

@@ -45,6 +45,8 @@ pub struct Context {
     pub placement: Arc<Placement>,
     /// Members that get none.
     pub leaving: BTreeSet<String>,
+    /// The storage pool of the root disks, where that is known.
+    pub storage_pool: Option<String>,
     /// Lets so many launches of this pool at a time through, first come first served.
     pub own_gate: Arc<Semaphore>,
     /// Ready-made keys.

@@ -2,7 +2,7 @@
 //! processors of the host that they happen on, so each member has a gate of its own. Without a
 //! cluster there is one gate and no choice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::members::{Member, Members};
 
 use super::gate::{Gate, Urgency, Urgent};
+use super::room;
 use super::status::PoolKey;
 
 /// How long others come before a member on which a creation failed: as long as a cluster takes to
@@ -39,6 +40,32 @@ struct Load {
     /// Members on which a creation failed: others come first until then. The cluster notices late
     /// that a member is lost.
     shunned: BTreeMap<String, Instant>,
+}
+
+/// Where a new agent may go.
+pub struct Wish<'a> {
+    /// A member or a group (`@name`); anywhere without.
+    pub target: Option<&'a str>,
+    /// Members that get none.
+    pub leaving: &'a BTreeSet<String>,
+    /// The storage pool of its root disk, where that is known.
+    pub storage: Option<&'a str>,
+}
+
+impl Wish<'_> {
+    /// Returns whether a member takes it, full or not.
+    pub fn fits(&self, member: &Member) -> bool {
+        member.takes(self.target) && !self.leaving.contains(&member.name)
+    }
+}
+
+/// Why there is no place for a new agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoSeat {
+    /// No member takes it.
+    NoMember,
+    /// Those that would have no room.
+    Full,
 }
 
 /// A place for one new agent. Counts until it is dropped.
@@ -119,23 +146,24 @@ impl Placement {
     }
 
     /// Chooses the member with the fewest agents for its processors, among those that take one
-    /// for `target` and that `leaving` does not name. `None` when there is no such member.
-    pub fn choose(
-        self: &Arc<Self>,
-        target: Option<&str>,
-        leaving: impl Fn(&str) -> bool,
-    ) -> Option<Seat> {
+    /// and have room for it.
+    pub fn choose(self: &Arc<Self>, wish: &Wish<'_>) -> Result<Seat, NoSeat> {
         let members = Arc::clone(&self.members.borrow());
         if !members.is_cluster() {
-            return Some(Seat {
+            return Ok(Seat {
                 placement: Arc::clone(self),
                 member: None,
                 gate: Arc::clone(&self.only),
             });
         }
         let mut load = self.load();
-        let open = members.all.values();
-        let open = open.filter(|member| member.takes(target) && !leaving(&member.name));
+        let open = members.all.values().filter(|member| wish.fits(member));
+        let mut open = open.peekable();
+        if open.peek().is_none() {
+            return Err(NoSeat::NoMember);
+        }
+        let short = |name: &str| room::member_shortage(&members, name, wish.storage);
+        let open = open.filter(|member| short(&member.name).is_none());
         let now = Instant::now();
         load.shunned.retain(|_, until| *until > now);
         // Compared as fractions; the first name wins a tie.
@@ -143,12 +171,13 @@ impl Placement {
             let shunned = |member: &Member| load.shunned.contains_key(&member.name);
             let (here, there) = (load.on(&a.name) * b.cores, load.on(&b.name) * a.cores);
             (shunned(a), here).cmp(&(shunned(b), there))
-        })?;
+        });
+        let chosen = chosen.ok_or(NoSeat::Full)?;
         *load.coming.entry(chosen.name.clone()).or_default() += 1;
         let gate = load.gates.entry(chosen.name.clone());
         let gate = gate.or_insert_with(|| Arc::new(Gate::new(chosen.cores, self.urgency.clone())));
         let gate = Arc::clone(gate);
-        Some(Seat {
+        Ok(Seat {
             placement: Arc::clone(self),
             member: Some(chosen.name.clone()),
             gate,
@@ -175,6 +204,7 @@ mod tests {
 
     use super::*;
     use crate::incus::ClusterMember;
+    use crate::members::{Amount, HostRoom};
 
     fn placement(members: &[(&str, usize)]) -> (Arc<Placement>, watch::Sender<Arc<Members>>) {
         let list = members.iter().map(|(name, _)| ClusterMember {
@@ -192,7 +222,19 @@ mod tests {
     }
 
     fn chosen(placement: &Arc<Placement>, target: Option<&str>) -> Option<Seat> {
-        placement.choose(target, |_| false)
+        choose(placement, target, &[]).ok()
+    }
+
+    fn choose(
+        placement: &Arc<Placement>,
+        target: Option<&str>,
+        leaving: &[&str],
+    ) -> Result<Seat, NoSeat> {
+        placement.choose(&Wish {
+            target,
+            leaving: &leaving.iter().map(|name| (*name).to_owned()).collect(),
+            storage: Some("fast"),
+        })
     }
 
     fn key(name: &str) -> PoolKey {
@@ -237,13 +279,47 @@ mod tests {
         let on_b = chosen(&placement, Some("b")).unwrap();
         assert_eq!(on_b.member.as_deref(), Some("b"));
         assert!(chosen(&placement, Some("@gpu")).is_none());
-        let seat = placement.choose(None, |member| member == "a").unwrap();
+        let seat = choose(&placement, None, &["a"]).ok().unwrap();
         assert_eq!(seat.member.as_deref(), Some("b"));
-        assert!(
-            placement
-                .choose(Some("a"), |member| member == "a")
-                .is_none()
-        );
+        let none = choose(&placement, Some("a"), &["a"]).err();
+        assert_eq!(none, Some(NoSeat::NoMember));
+    }
+
+    #[test]
+    fn a_full_member_gets_nothing_while_others_do() {
+        let (placement, members) = placement(&[("a", 8), ("b", 1)]);
+        let fill = |names: &[&str]| {
+            let space = |free| HostRoom {
+                memory: None,
+                storage: [(
+                    "fast".into(),
+                    Amount {
+                        free,
+                        total: 1 << 40,
+                    },
+                )]
+                .into(),
+            };
+            let mut now = Members::clone(&members.borrow());
+            now.rooms = [
+                ("a".to_owned(), space(1 << 39)),
+                ("b".to_owned(), space(1 << 39)),
+            ]
+            .into();
+            let full = names.iter().map(|name| ((*name).to_owned(), space(0)));
+            now.rooms.extend(full);
+            members.send_replace(Arc::new(now));
+        };
+        fill(&["a"]);
+        let seats: Vec<Seat> = (0..3).filter_map(|_| chosen(&placement, None)).collect();
+        let on_b = |seat: &&Seat| seat.member.as_deref() == Some("b");
+        assert_eq!(seats.iter().filter(on_b).count(), 3);
+        assert_eq!(choose(&placement, Some("a"), &[]).err(), Some(NoSeat::Full));
+        fill(&["a", "b"]);
+        assert_eq!(choose(&placement, None, &[]).err(), Some(NoSeat::Full));
+        fill(&[]);
+        let seat = chosen(&placement, None).unwrap();
+        assert_eq!(seat.member.as_deref(), Some("a"));
     }
 
     #[test]

@@ -529,6 +529,7 @@ impl Reconciler {
             link: self.order.link.clone(),
             placement: Arc::clone(&self.shared.placement),
             leaving: self.member_view.leaving.clone(),
+            storage_pool: self.storage_pool().cloned(),
             own_gate: Arc::clone(&self.own_gate),
             keys: Arc::clone(&self.shared.keys),
             versions: Arc::clone(&self.shared.versions),

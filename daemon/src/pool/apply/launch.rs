@@ -13,7 +13,7 @@ use crate::incus::{Exec, FileMeta, IncusError, InstancePatch};
 use crate::registration::{self, AgentKey, BundleFile};
 
 use super::super::in_flight::Turn;
-use super::super::placement::Seat;
+use super::super::placement::{NoSeat, Seat, Wish};
 use super::super::spec::InstanceKind;
 use super::{ApplyError, Context, create::create, shell};
 
@@ -112,12 +112,18 @@ pub async fn launch(context: &Context, name: &str, turn: &Turn) -> Result<Launch
 /// Chooses the member that a new instance goes to.
 pub(super) fn choose_seat(context: &Context) -> Result<Seat, ApplyError> {
     let target = context.spec.instance.target.as_deref();
-    context
-        .placement
-        .choose(target, |member| context.leaving.contains(member))
-        .ok_or_else(|| {
+    let wish = Wish {
+        target,
+        leaving: &context.leaving,
+        storage: context.storage_pool.as_deref(),
+    };
+    context.placement.choose(&wish).map_err(|none| match none {
+        NoSeat::NoMember => {
             ApplyError::NoMember(target.map_or_else(String::new, |t| format!(" for {t}")))
-        })
+        }
+        // Nothing failed; the next pass sees the same and says so.
+        NoSeat::Full => ApplyError::Cancelled,
+    })
 }
 
 /// Registers and starts the agent of an instance that is there.

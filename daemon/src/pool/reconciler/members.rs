@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::members::{Member, Standing};
 
 use super::super::ledger::Entry;
+use super::super::placement::Wish;
 use super::super::plan::MemberView;
 use super::super::status::PoolKey;
 use super::Reconciler;
@@ -18,8 +19,12 @@ impl Reconciler {
             let spec = &self.order.spec;
             let mut leaving = members.standing(Standing::Evacuated);
             leaving.extend(self.drained_members());
-            let target = spec.instance.target.as_deref();
-            let takes = |member: &Member| member.takes(target) && !leaving.contains(&member.name);
+            let wish = Wish {
+                target: spec.instance.target.as_deref(),
+                leaving: &leaving,
+                storage: None,
+            };
+            let takes = |member: &Member| wish.fits(member);
             self.member_view = MemberView {
                 offline: members.standing(Standing::Offline),
                 lost: members.lost(spec.member_grace),

@@ -237,7 +237,11 @@ impl Reconciler {
         }
         problems.extend(self.image_problem(&status.image));
         if let Some(words) = &status.no_room {
-            problems.push(format!("the host is full: {words}"));
+            problems.push(if self.members.borrow().is_cluster() {
+                words.clone()
+            } else {
+                format!("the host is full: {words}")
+            });
         }
         problems.extend(self.member_problems());
         if status.launches.open {
