@@ -55,7 +55,7 @@ pub fn unreachable_instances(
 ) -> BTreeMap<String, InstanceFacts> {
     instances
         .iter()
-        .filter(|instance| instance.status == incus::Status::Error && instance.config.is_empty())
+        .filter(|instance| is_unreachable(instance))
         .filter_map(|instance| {
             let facts = InstanceFacts {
                 status: instance.status,
@@ -66,6 +66,11 @@ pub fn unreachable_instances(
             Some((instance.name.clone(), facts))
         })
         .collect()
+}
+
+/// Returns whether Incus tells next to nothing of an instance.
+pub fn is_unreachable(instance: &incus::Instance) -> bool {
+    instance.status == incus::Status::Error && instance.config.is_empty()
 }
 
 fn is_ours(instance: &incus::Instance, owner: &str, pool: &PoolKey) -> bool {

@@ -21,7 +21,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::agent::AgentState;
 use crate::beat::{Beat, Pulse};
-use crate::incus::{Incus, Restrictions};
+use crate::incus::{self, Incus, Restrictions};
 use crate::intents::{Effective, IntentSet};
 use crate::members::Members;
 use crate::metrics::Metrics;
@@ -175,6 +175,8 @@ pub struct Reconciler {
     /// All that has an owner's tag in the Azure pool.
     ghosts: Seen,
     adoption: Option<ghosts::Adopting>,
+    /// Instances of the last list on members that cannot be reached, whoever's they are.
+    bare: Vec<incus::Instance>,
     foreign: Vec<String>,
     /// Instances were listed once.
     instances_known: bool,
@@ -236,6 +238,7 @@ impl Reconciler {
             seen: Observation::default(),
             ghosts: Seen::default(),
             adoption: None,
+            bare: Vec::new(),
             foreign: Vec::new(),
             instances_known: false,
             listed_at: None,
@@ -479,7 +482,11 @@ impl Reconciler {
             startup_grace: spec.startup_grace,
             offline_grace: spec.offline_grace,
             incus_seen: self.seen.instances.is_some(),
-            azure_usable: view.usable && view.pool_id.is_some(),
+            // One that came since is for the next pass: with it, agents on members that cannot be
+            // reached are recognised, and without them too many would be made.
+            azure_usable: view.usable
+                && view.pool_id.is_some()
+                && self.seen.registrations.is_some(),
             azure_listed: view.list.as_ref().map(|list| list.began),
             launches: self.breaker.allowance(now),
             members: &self.member_view,

@@ -42,6 +42,7 @@ impl Reconciler {
             self.look_for_storage_pool(&project).await;
         }
         self.take_azure_view();
+        self.recognise_unreachable();
     }
 
     async fn list_instances(&mut self, project: &incus::Project) {
@@ -60,11 +61,10 @@ impl Reconciler {
                 }
                 self.foreign = observe::foreign_instances(&instances, name);
                 let key = PoolKey::of(&self.order.spec);
-                let mut own = observe::own_instances(&instances, &self.shared.owner, &key);
-                own.extend(observe::unreachable_instances(&instances, |name| {
-                    self.known_instance(name)
-                }));
+                let own = observe::own_instances(&instances, &self.shared.owner, &key);
                 self.seen.instances = Some(own);
+                self.bare = instances;
+                self.bare.retain(observe::is_unreachable);
                 self.instances_known = true;
                 self.is_stale = false;
             }
@@ -78,6 +78,16 @@ impl Reconciler {
             }
         }
         self.listed_at = Some(began);
+    }
+
+    /// Takes in those of which Incus tells next to nothing. Not before Azure's list was taken in:
+    /// after a restart nobody else knows whose they are, and one that is left out is replaced.
+    fn recognise_unreachable(&mut self) {
+        let known = |name: &str| self.known_instance(name);
+        let found = observe::unreachable_instances(&self.bare, known);
+        if let Some(instances) = &mut self.seen.instances {
+            instances.extend(found);
+        }
     }
 
     /// Returns what is known of an instance without asking Incus: what it was at the last look, or,
