@@ -25,7 +25,8 @@ pub enum EndReason {
     DiskFull,
     /// It never came online.
     NeverOnline,
-    /// It was offline in Azure for the grace period, without a worker.
+    /// It was offline in Azure for the grace period, without a worker; or its cluster member was
+    /// lost, and it with that.
     LostContact,
     /// Its launch failed or was broken off.
     LaunchFailed,
@@ -130,6 +131,8 @@ pub struct Past {
     pub kept: Option<KeepWhen>,
     /// Since when it was kept for debugging.
     pub kept_since: Option<Timestamp>,
+    /// Its cluster member could not be reached when its instance was seen last.
+    pub out_of_reach: bool,
 }
 
 impl Past {
@@ -228,7 +231,9 @@ fn how_it_ended(past: &Past, at: Circumstances) -> EndReason {
         Some("succeeded" | "succeededWithIssues") => return EndReason::JobSucceeded,
         Some("failed") => return EndReason::JobFailed,
         Some("canceled" | "cancelled") => return EndReason::JobCancelled,
-        _ if past.reaped == Some(ReapReason::Offline) => return EndReason::LostContact,
+        _ if past.reaped == Some(ReapReason::Offline) || past.out_of_reach => {
+            return EndReason::LostContact;
+        }
         Some("abandoned") => return EndReason::JobFailed,
         _ => {}
     }
@@ -365,6 +370,10 @@ mod tests {
             job: job(Some(result)).job,
             ..reaped(why)
         };
+        let lost = |result| Past {
+            out_of_reach: true,
+            ..job(result)
+        };
         let without_job = |past: Past| Past { job: None, ..past };
         let oom = Past {
             ending: Some(Ending {
@@ -412,6 +421,9 @@ mod tests {
                 SEEN,
                 EndReason::LostContact,
             ),
+            (lost(None), SEEN, EndReason::LostContact),
+            (without_job(lost(None)), SEEN, EndReason::LostContact),
+            (lost(Some("succeeded")), SEEN, EndReason::JobSucceeded),
             (reaped(ReapReason::Stopped), SEEN, EndReason::JobEnded),
             (
                 without_job(reaped(ReapReason::Stopped)),

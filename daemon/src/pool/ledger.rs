@@ -242,6 +242,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Returns all agents, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Entry)> {
+        self.entries.iter_mut()
+    }
+
     /// Returns all agents, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &Entry)> {
         self.entries.iter()

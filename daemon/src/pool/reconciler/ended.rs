@@ -334,7 +334,11 @@ impl Reconciler {
             }
             entry.past.ended_at.get_or_insert_with(Timestamp::now);
             info!(agent = %name, had_job = entry.was_busy, "instance is gone");
-            let unproven = entry.launched_at.is_some() && !entry.was_online && !entry.proven;
+            // One that was lost with its member says nothing of the launches of others.
+            let unproven = entry.launched_at.is_some()
+                && !entry.was_online
+                && !entry.proven
+                && !entry.past.out_of_reach;
             if unproven && !in_hand {
                 let began = entry.launch_began.unwrap_or(now);
                 self.shared

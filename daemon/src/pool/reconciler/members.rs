@@ -34,6 +34,13 @@ impl Reconciler {
         } else {
             self.member_view = MemberView::default();
         }
+        for (_, entry) in self.ledger.iter_mut() {
+            if let Some(instance) = &entry.instance {
+                let member = members.all.get(&instance.location);
+                entry.past.out_of_reach = members.is_cluster()
+                    && member.is_none_or(|member| member.standing == Standing::Offline);
+            }
+        }
         let mut on: BTreeMap<String, usize> = BTreeMap::new();
         for (_, entry) in self.ledger.iter() {
             let location = entry.instance.as_ref().map(|i| &i.location);
