@@ -133,6 +133,8 @@ pub struct Past {
     pub kept_since: Option<Timestamp>,
     /// Its cluster member could not be reached when its instance was seen last.
     pub out_of_reach: bool,
+    /// The same at any time.
+    pub was_out_of_reach: bool,
 }
 
 impl Past {
@@ -211,6 +213,10 @@ fn how_it_ended(past: &Past, at: Circumstances) -> EndReason {
     match past.reaped {
         Some(ReapReason::Forced) => return EndReason::Forced,
         Some(ReapReason::Deadline) => return EndReason::Deadline,
+        // After a restart it seems to be one whose launch was broken off.
+        Some(ReapReason::NeverOnline | ReapReason::LaunchFailed) if past.was_out_of_reach => {
+            return EndReason::LostContact;
+        }
         Some(ReapReason::NeverOnline) => return EndReason::NeverOnline,
         Some(ReapReason::LaunchFailed) => return EndReason::LaunchFailed,
         Some(ReapReason::Surplus) => return EndReason::Surplus,
@@ -423,6 +429,14 @@ mod tests {
             ),
             (lost(None), SEEN, EndReason::LostContact),
             (without_job(lost(None)), SEEN, EndReason::LostContact),
+            (
+                Past {
+                    was_out_of_reach: true,
+                    ..without_job(reaped(ReapReason::LaunchFailed))
+                },
+                offline,
+                EndReason::LostContact,
+            ),
             (lost(Some("succeeded")), SEEN, EndReason::JobSucceeded),
             (reaped(ReapReason::Stopped), SEEN, EndReason::JobEnded),
             (

@@ -30,7 +30,7 @@ pub use action::Action;
 use keep::Room;
 pub use keep::Staying;
 pub use members::{MemberView, replaced};
-use members::{is_leaving, is_lost, is_out_of_reach, is_superseded};
+use members::{is_leaving, is_lost, is_out_of_reach, is_superseded, may_be_dead};
 pub use reasons::{DrainReason, Proof, ReapReason};
 use slots::Slots;
 use spares::Spares;

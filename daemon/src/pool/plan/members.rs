@@ -39,6 +39,13 @@ pub(super) fn is_out_of_reach(situation: &Situation<'_>, entry: &Entry) -> bool 
     is_on(entry, &situation.members.offline)
 }
 
+/// Returns whether it may be dead on a member that cannot be reached: nothing takes its slot yet, and
+/// nobody goes because of it. After a restart it may have been replaced before.
+pub(super) fn may_be_dead(situation: &Situation<'_>, entry: &Entry) -> bool {
+    let is_dead = entry.azure_agent_id.is_none() || entry.dead_since.is_some();
+    is_out_of_reach(situation, entry) && is_dead
+}
+
 /// Returns whether its member is to be without agents.
 pub(super) fn is_leaving(situation: &Situation<'_>, entry: &Entry) -> bool {
     is_on(entry, &situation.members.leaving)

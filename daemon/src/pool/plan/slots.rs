@@ -8,7 +8,7 @@ use super::super::in_flight::InFlight;
 use super::super::ledger::Ledger;
 use super::{
     Action, DrainReason, Plan, Proof, ReapReason, Situation, is_lost, is_superseded,
-    is_to_be_replaced, state_of,
+    is_to_be_replaced, may_be_dead, state_of,
 };
 
 /// An agent that may be asked to go.
@@ -58,8 +58,9 @@ pub(super) struct Slots {
     pub(super) leaving: usize,
     /// Those of them that have no job to wait for.
     pub(super) leaving_soon: usize,
-    /// Instances that an operation of an earlier life may still be making or removing: no slot of
-    /// theirs is filled, and nobody goes because of them.
+    /// Instances that an operation of an earlier life may still be making or removing, that may be
+    /// dead out of reach, or that are removed if they prove dead: no slot of theirs is filled, and
+    /// nobody goes because of them.
     pub(super) unsettled: usize,
     pub(super) candidates: Vec<Candidate>,
 }
@@ -109,6 +110,10 @@ impl Slots {
                     ..
                 })
             ) {
+                continue;
+            }
+            if may_be_dead(situation, entry) || matches!(planned, Some(Action::Remove { .. })) {
+                slots.unsettled += 1;
                 continue;
             }
             // Also one that is shown as stopped: it is being created, and starts then.

@@ -39,6 +39,7 @@ impl Reconciler {
                 let member = members.all.get(&instance.location);
                 entry.past.out_of_reach = members.is_cluster()
                     && member.is_none_or(|member| member.standing == Standing::Offline);
+                entry.past.was_out_of_reach |= entry.past.out_of_reach;
             }
         }
         let mut on: BTreeMap<String, usize> = BTreeMap::new();

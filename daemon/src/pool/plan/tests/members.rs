@@ -59,6 +59,23 @@ fn an_agent_of_a_lost_member_is_replaced_only_when_azure_shows_it_dead_too() {
 }
 
 #[test]
+fn nobody_goes_because_of_an_agent_that_was_replaced_before_a_restart() {
+    let mut world = World::two_members();
+    world.agent("p-h-ccccc", 3, false);
+    world.place("p-h-ccccc", "m1");
+    world.lose("p-h-bbbbb", "m2");
+    world.azure_says_dead("p-h-bbbbb");
+    assert_eq!(world.step(), Plan::default(), "not lost for the grace yet");
+    world.members.lost.insert("m2".into());
+    assert_eq!(world.step(), Plan::default(), "its slot is filled");
+    world.is_back("p-h-bbbbb");
+    world.now += GRACE * 2;
+    let plan = world.step();
+    let names: Vec<&str> = plan.actions.iter().map(Action::name).collect();
+    assert_eq!((plan.launch, names), (0, vec!["p-h-bbbbb"]));
+}
+
+#[test]
 fn an_agent_with_a_job_on_a_lost_member_is_never_replaced() {
     let mut world = World::two_members();
     world.lose("p-h-bbbbb", "m2");
