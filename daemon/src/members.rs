@@ -83,14 +83,18 @@ impl Member {
     /// Returns whether a new instance may be placed on it: one for `target`, a member or a group
     /// (`@name`), or for any.
     pub fn takes(&self, target: Option<&str>) -> bool {
-        let fits = match target.map(|target| target.strip_prefix('@').ok_or(target)) {
+        self.is_meant_for(target) && self.standing == Standing::Online
+    }
+
+    /// Returns the same as if it were online.
+    pub fn is_meant_for(&self, target: Option<&str>) -> bool {
+        match target.map(|target| target.strip_prefix('@').ok_or(target)) {
             Some(Err(member)) => self.name == member,
             Some(Ok(group)) => {
                 self.takes != Takes::Manual && self.groups.iter().any(|own| own == group)
             }
             None => self.takes == Takes::All,
-        };
-        fits && self.standing == Standing::Online
+        }
     }
 }
 

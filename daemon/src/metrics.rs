@@ -53,6 +53,18 @@ struct MemberLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MemberStateLabel {
+    member: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MemberStorageLabel {
+    member: String,
+    storage_pool: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AzureLabel {
     url: String,
 }
@@ -72,7 +84,11 @@ pub struct Metrics {
     agents: Family<StateLabel, Gauge>,
     spares: Family<PoolLabel, Gauge>,
     member_online: Family<MemberLabel, Gauge>,
-    member_agents: Family<MemberLabel, Gauge>,
+    member_leaving: Family<MemberLabel, Gauge>,
+    member_full: Family<MemberLabel, Gauge>,
+    member_agents: Family<MemberStateLabel, Gauge>,
+    member_memory: Family<MemberLabel, Gauge>,
+    member_storage: Family<MemberStorageLabel, Gauge>,
     wanted: Family<PoolLabel, Gauge>,
     paused: Family<PoolLabel, Gauge>,
     launches_braked: Family<PoolLabel, Gauge>,
@@ -102,7 +118,11 @@ impl Default for Metrics {
             agents: Family::default(),
             spares: Family::default(),
             member_online: Family::default(),
+            member_leaving: Family::default(),
+            member_full: Family::default(),
             member_agents: Family::default(),
+            member_memory: Family::default(),
+            member_storage: Family::default(),
             wanted: Family::default(),
             paused: Family::default(),
             launches_braked: Family::default(),
@@ -183,8 +203,28 @@ impl Metrics {
         );
         r.register(
             "member_agents",
-            "Agents on a member of the cluster",
+            "Agents and spares on a member of the cluster by state",
             self.member_agents.clone(),
+        );
+        r.register(
+            "member_leaving",
+            "1 while the agents of a member of the cluster are to finish and go",
+            self.member_leaving.clone(),
+        );
+        r.register(
+            "member_full",
+            "1 while a member of the cluster gets no agents of some pool for want of room",
+            self.member_full.clone(),
+        );
+        r.register(
+            "member_memory_free_bytes",
+            "Memory that can be had on a member of the cluster, or more, where that is known",
+            self.member_memory.clone(),
+        );
+        r.register(
+            "member_storage_free_bytes",
+            "What is left of a storage pool on a member of the cluster",
+            self.member_storage.clone(),
         );
         r.register(
             "agents_wanted",
@@ -311,16 +351,48 @@ impl Metrics {
     /// Takes in the cluster's members and the agents on them.
     pub fn tell_members(&self, members: &Members, pools: &[std::sync::Arc<PoolStatus>]) {
         self.member_online.clear();
+        self.member_leaving.clear();
+        self.member_full.clear();
         self.member_agents.clear();
+        self.member_memory.clear();
+        self.member_storage.clear();
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         for member in members.all.values() {
             let label = MemberLabel {
                 member: member.name.clone(),
             };
-            let here = pools.iter().flat_map(|pool| &pool.agents);
-            let here = here.filter(|agent| agent.location == member.name).count();
-            self.member_agents
-                .get_or_create(&label)
-                .set(i64::try_from(here).unwrap_or(i64::MAX));
+            let state = |state: AgentState| MemberStateLabel {
+                member: member.name.clone(),
+                state: state.as_str(),
+            };
+            for always in [AgentState::Busy, AgentState::Idle] {
+                self.member_agents.get_or_create(&state(always)).set(0);
+            }
+            let agents = pools.iter().flat_map(|pool| &pool.agents);
+            for agent in agents.filter(|agent| agent.location == member.name) {
+                self.member_agents.get_or_create(&state(agent.state)).inc();
+            }
+            let seen = pools.iter().flat_map(|pool| &pool.members);
+            let mut seen = seen.filter(|seen| seen.name == member.name);
+            let leaving = seen.clone().any(|seen| seen.leaving);
+            let full = seen.any(|seen| seen.full.is_some());
+            let leaves = self.member_leaving.get_or_create(&label);
+            leaves.set(i64::from(leaving));
+            self.member_full.get_or_create(&label).set(full.into());
+            if let Some(room) = members.rooms.get(&member.name) {
+                if let Some(memory) = room.memory {
+                    let gauge = self.member_memory.get_or_create(&label);
+                    gauge.set(bytes(memory.free));
+                }
+                for (pool, space) in &room.storage {
+                    let label = MemberStorageLabel {
+                        member: member.name.clone(),
+                        storage_pool: pool.clone(),
+                    };
+                    let gauge = self.member_storage.get_or_create(&label);
+                    gauge.set(bytes(space.free));
+                }
+            }
             let online = i64::from(member.standing == Standing::Online);
             self.member_online.get_or_create(&label).set(online);
         }
@@ -420,8 +492,9 @@ mod tests {
     use super::*;
     use crate::azure::CredentialClock;
     use crate::config::{self, Environment};
+    use crate::members::{Amount, HostRoom};
     use crate::pool::breaker::BreakerStatus;
-    use crate::pool::status::{AzureStatus, ImageStatus};
+    use crate::pool::status::{AzureStatus, ImageStatus, MemberStatus};
 
     fn pool(rejected_at: Option<i64>, expires_at: Option<i64>) -> Arc<PoolStatus> {
         let text = "pools: [{name: linux, agentCount: 1, incus: {image: i}, \
@@ -450,6 +523,7 @@ mod tests {
             incus_reachable: true,
             image: ImageStatus::default(),
             no_room: None,
+            members: Vec::new(),
             launches: BreakerStatus::default(),
             azure: AzureStatus {
                 clock,
@@ -492,13 +566,31 @@ mod tests {
             status: status.into(),
             ..crate::incus::ClusterMember::default()
         };
-        let two = Members::of(vec![listed("a", "Online"), listed("b", "Offline")]);
-        metrics.tell_members(&two, &[]);
+        let mut two = Members::of(vec![listed("a", "Online"), listed("b", "Offline")]);
+        let amount = |free| Amount { free, total: 99 };
+        let room = HostRoom {
+            memory: Some(amount(7)),
+            storage: [("fast".to_owned(), amount(5))].into(),
+        };
+        two.rooms.insert("a".into(), room);
+        let mut linux = (*pool(None, None)).clone();
+        linux.members.push(MemberStatus {
+            name: "a".into(),
+            standing: Standing::Online,
+            leaving: true,
+            full: Some("storage pool fast on a has 5 bytes left".into()),
+        });
+        metrics.tell_members(&two, &[Arc::new(linux)]);
         let text = metrics.encode(&[]).unwrap();
         for line in [
             r#"iapd_member_online{member="a"} 1"#,
             r#"iapd_member_online{member="b"} 0"#,
-            r#"iapd_member_agents{member="a"} 0"#,
+            r#"iapd_member_agents{member="a",state="busy"} 0"#,
+            r#"iapd_member_leaving{member="a"} 1"#,
+            r#"iapd_member_leaving{member="b"} 0"#,
+            r#"iapd_member_full{member="a"} 1"#,
+            r#"iapd_member_memory_free_bytes{member="a"} 7"#,
+            r#"iapd_member_storage_free_bytes{member="a",storage_pool="fast"} 5"#,
         ] {
             assert!(text.lines().any(|told| told == line), "{text}");
         }

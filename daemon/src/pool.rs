@@ -164,6 +164,7 @@ pub fn new(
         was_seen: false,
         image: ImageStatus::default(),
         no_room: None,
+        members: Vec::new(),
         launches: breaker::BreakerStatus::default(),
         azure: AzureStatus::default(),
         ghosts: ghosts::Seen::default(),

@@ -36,6 +36,10 @@ pub(super) async fn run(context: &Context, args: StatusArgs) -> Result<Done, Cli
     let mut text = output::labelled(&status.lines(now), coloured);
     text.push('\n');
     text.push_str(&args.output.table(&status.pools, now, coloured));
+    if !status.members.is_empty() {
+        text.push('\n');
+        text.push_str(&args.output.table(&status.members, now, coloured));
+    }
     let warnings = status.warnings();
     if !warnings.is_empty() {
         text.push('\n');
@@ -83,6 +87,15 @@ async fn run_several(context: &Context, output: &ListOutputArgs) -> Result<Done,
         let mut text = output.table(&hosts, now, coloured);
         text.push('\n');
         text.push_str(&output.table(&pools, now, coloured));
+        let members: Vec<_> = found
+            .iter()
+            .flat_map(|(host, status)| status.members.iter().map(move |member| (host, member)))
+            .map(|(host, member)| OnHost::new(host, member.clone()))
+            .collect();
+        if !members.is_empty() {
+            text.push('\n');
+            text.push_str(&output.table(&members, now, coloured));
+        }
         if !warnings.is_empty() {
             text.push('\n');
         }

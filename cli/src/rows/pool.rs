@@ -35,6 +35,19 @@ pub(crate) struct Pool {
     wait_reasons: Vec<String>,
     job_waits: Option<JobWaits>,
     spares: u32,
+    members: Vec<Member>,
+}
+
+/// What it has on a member of the Incus cluster.
+#[derive(Serialize, PartialEq, Clone)]
+struct Member {
+    name: String,
+    state: String,
+    leaving: bool,
+    agents: u32,
+    busy: u32,
+    idle: u32,
+    full: Option<String>,
 }
 
 #[derive(Serialize, PartialEq, Clone, Default)]
@@ -116,7 +129,39 @@ impl From<v1::Pool> for Pool {
             wait_reasons: pool.wait_reasons,
             job_waits: pool.job_waits.map(JobWaits::from),
             spares: pool.spares,
+            members: pool.members.into_iter().map(Member::from).collect(),
         }
+    }
+}
+
+impl From<v1::PoolMember> for Member {
+    fn from(member: v1::PoolMember) -> Self {
+        Self {
+            state: word(member.state().as_str_name(), "MEMBER_STATE_"),
+            name: member.name,
+            leaving: member.leaving,
+            agents: member.agents,
+            busy: member.busy,
+            idle: member.idle,
+            full: filled(member.full),
+        }
+    }
+}
+
+impl Member {
+    fn line(&self) -> String {
+        let leaving = if self.leaving && self.state == "online" {
+            ", draining"
+        } else {
+            ""
+        };
+        let full = self.full.as_deref().map(plain);
+        let full = full.map_or_else(String::new, |why| format!("; full: {why}"));
+        let s = if self.agents == 1 { "" } else { "s" };
+        format!(
+            "{}: {}{leaving}; {} agent{s}, {} busy, {} idle{full}",
+            self.name, self.state, self.agents, self.busy, self.idle
+        )
     }
 }
 
@@ -487,6 +532,10 @@ impl Show for Pool {
             profiles => format!(", profiles {}", profiles.join(", ")),
         };
         lines.push(("instances", format!("{kind}, project {project}{profiles}")));
+        if !self.members.is_empty() {
+            let members: Vec<String> = self.members.iter().map(Member::line).collect();
+            lines.push(("members", members.join("\n")));
+        }
         if let Some(azure) = &self.azure {
             let id = azure
                 .pool_id

@@ -4,6 +4,7 @@ use iap_common::v1;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::member::Member;
 use super::pool::{Breaker, Pool};
 use super::time::{Time, age, seconds};
 use super::{NOTHING, filled, or_nothing, plain, word};
@@ -25,6 +26,7 @@ pub(crate) struct Status {
     warnings: Vec<String>,
     metrics_address: Option<String>,
     resident_bytes: u64,
+    pub(crate) members: Vec<Member>,
 }
 
 /// A place in a configuration file and what is wrong there.
@@ -81,6 +83,7 @@ impl From<v1::GetStatusResponse> for Status {
             warnings: status.warnings,
             metrics_address: filled(status.metrics_address),
             resident_bytes: status.resident_bytes,
+            members: status.members.into_iter().map(Member::from).collect(),
         };
         status.healthy = status.config_problems.is_empty()
             && status.incus.as_ref().is_some_and(|incus| incus.reachable)

@@ -119,6 +119,11 @@ pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / 1e6)
 }
 
+/// Returns an amount of bytes in gibibytes, as memory is counted.
+pub(crate) fn gibibytes(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
 /// Returns an amount of bytes in its largest decimal unit.
 pub(crate) fn size(bytes: u64) -> String {
     match bytes {

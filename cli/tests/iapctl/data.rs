@@ -225,6 +225,7 @@ pub(crate) fn status() -> GetStatusResponse {
         warnings: vec![],
         metrics_address: "127.0.0.1:9464".to_owned(),
         resident_bytes: 15_000_000,
+        members: vec![],
     }
 }
 

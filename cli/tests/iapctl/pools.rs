@@ -114,7 +114,8 @@ fn json_has_a_version_and_the_names_of_the_interface() {
             "p95_seconds": 370.0,
             "jobs": 42
           },
-          "spares": 1
+          "spares": 1,
+          "members": []
         },
         {
           "name": "linux-vm",
@@ -166,7 +167,8 @@ fn json_has_a_version_and_the_names_of_the_interface() {
           "wanted": 4,
           "wait_reasons": [],
           "job_waits": null,
-          "spares": 0
+          "spares": 0,
+          "members": []
         }
       ]
     }
@@ -293,6 +295,7 @@ fn a_pool_in_yaml_has_the_same_fields() {
       p95_seconds: 370.0
       jobs: 42
     spares: 1
+    members: []
     ");
 }
 

@@ -152,7 +152,8 @@ fn the_status_in_json_says_whether_it_is_healthy() {
       "pools": [],
       "warnings": [],
       "metrics_address": "127.0.0.1:9464",
-      "resident_bytes": 15000000
+      "resident_bytes": 15000000,
+      "members": []
     }
     "#);
 }

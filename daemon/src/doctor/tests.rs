@@ -91,6 +91,7 @@ pub(super) fn status(name: &str) -> PoolStatus {
         incus_reachable: true,
         image: ImageStatus::default(),
         no_room: None,
+        members: Vec::new(),
         launches: BreakerStatus::default(),
         azure: AzureStatus::default(),
         ghosts: crate::pool::ghosts::Seen::default(),

@@ -17,7 +17,7 @@ use crate::pool::breaker::BreakerStatus;
 use crate::pool::spec::{CredentialSpec, ProofSpec};
 use crate::pool::status::{AgentStatus, PassReport, PoolStatus};
 
-use super::intents;
+use super::{intents, members};
 
 pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp {
@@ -95,6 +95,7 @@ pub(super) fn pool(status: &PoolStatus, intent: &Effective) -> v1::Pool {
         } else {
             intent.wanted(spec.agent_count)
         },
+        members: members::of_pool(status),
     }
 }
 

@@ -194,6 +194,7 @@ impl DaemonService for Services {
                 .map(|address| address.to_string())
                 .unwrap_or_default(),
             resident_bytes: crate::daemon::resident_bytes(),
+            members: self.all_members(),
         }))
     }
 

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::agent::{AgentState, Keep};
 use crate::azure::{CredentialClock, JobRequest};
+use crate::members::Standing;
 
 use super::azure_link::CredentialState;
 use super::breaker::BreakerStatus;
@@ -83,8 +84,23 @@ pub struct PoolStatus {
     pub ghosts: Seen,
     /// The registrations of another owner that an operator had removed last.
     pub adoption: Option<AdoptionStatus>,
+    /// Members of the cluster that may have agents of it, or have.
+    pub members: Vec<MemberStatus>,
     /// The pass that made this; `None` before the first.
     pub last_pass: Option<PassReport>,
+}
+
+/// A member of the cluster, as a pool sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it can run agents.
+    pub standing: Standing,
+    /// Its agents are to finish and go.
+    pub leaving: bool,
+    /// Why it gets no more agents of the pool for want of room.
+    pub full: Option<String>,
 }
 
 /// An agent as it is.

@@ -29,6 +29,7 @@ fn pool(agents: Vec<AgentStatus>) -> PoolStatus {
             ..ImageStatus::default()
         },
         no_room: None,
+        members: Vec::new(),
         launches: super::super::breaker::BreakerStatus::default(),
         azure: AzureStatus {
             usable: true,

@@ -8,7 +8,8 @@ use crate::members::{Member, Standing};
 use super::super::ledger::Entry;
 use super::super::placement::Wish;
 use super::super::plan::MemberView;
-use super::super::status::PoolKey;
+use super::super::room;
+use super::super::status::{AgentStatus, MemberStatus, PoolKey};
 use super::Reconciler;
 
 impl Reconciler {
@@ -51,6 +52,25 @@ impl Reconciler {
         }
         let key = PoolKey::of(&self.order.spec);
         self.shared.placement.report(&key, on);
+    }
+
+    /// Returns the members that may have agents of this pool, or have.
+    pub(super) fn member_statuses(&self, agents: &[AgentStatus]) -> Vec<MemberStatus> {
+        let members = Arc::clone(&self.members.borrow());
+        let wish = self.wish();
+        let has = |name: &str| agents.iter().any(|agent| agent.location == name);
+        let all = members.all.values();
+        all.filter(|member| member.is_meant_for(wish.target) || has(&member.name))
+            .map(|member| {
+                let short = room::member_shortage(&members, &member.name, wish.storage);
+                MemberStatus {
+                    name: member.name.clone(),
+                    standing: member.standing,
+                    leaving: wish.leaving.contains(&member.name),
+                    full: short.map(|short| short.words),
+                }
+            })
+            .collect()
     }
 
     /// Says what of the cluster keeps the pool from being as wanted.

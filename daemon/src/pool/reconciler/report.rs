@@ -74,7 +74,9 @@ impl Reconciler {
             why::wait_reasons(waiting, &capabilities, &states, limit)
         });
         drop(view);
+        let members = self.member_statuses(&agents);
         let mut status = PoolStatus {
+            members,
             spec: Arc::clone(&self.order.spec),
             spec_hash: self.spec_hash.clone(),
             removed: self.order.removed,
