@@ -3,6 +3,7 @@
 pub mod azure_sim;
 pub mod bench;
 pub mod chaos;
+pub mod cluster;
 pub mod fault_proxy;
 pub mod host;
 pub mod private_incus;
