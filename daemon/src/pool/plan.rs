@@ -251,7 +251,7 @@ fn act_on(
                 return Some(note);
             }
             return is_dead(situation, entry)
-                .then(|| remove(ReapReason::Offline, Proof::Azure))
+                .then(|| remove(ReapReason::Offline, Proof::AzureUnprobed))
                 .flatten();
         }
         incus::Status::Running | incus::Status::Ready => {}

@@ -240,7 +240,7 @@ async fn prove(means: &Means, name: &str, id: Option<i64>, proof: Proof) -> Resu
             return Ok(());
         }
         (Proof::NotStarted, _) | (_, None) => {}
-        (Proof::Azure | Proof::AzureAndProbe, Some(id)) => {
+        (Proof::Azure | Proof::AzureAndProbe | Proof::AzureUnprobed, Some(id)) => {
             disable(means, id).await?;
             if prove_dead(means, name, Some(id), proof).await? {
                 means.calls.wait(means.poll_interval.min(10 * SECOND)).await;
@@ -274,6 +274,17 @@ async fn prove_dead(means: &Means, name: &str, id: Option<i64>, proof: Proof) ->
         let looked = means.calls.incus(|world| world.look_for_start(name)).await;
         if looked != Ok(0) {
             return Err(Why::NotProven("its listener may have been started"));
+        }
+    }
+    if proof == Proof::AzureUnprobed {
+        let runs = |world: &mut World| {
+            let machine = world.incus.machines.get(name);
+            Ok(machine.is_some_and(|machine| machine.shown.status.is_running()))
+        };
+        match means.calls.incus(runs).await {
+            Ok(false) => {}
+            Ok(true) => return Err(Why::NotProven("it runs again")),
+            Err(no) => return Err(Why::NotProbed(no)),
         }
     }
     if proof == Proof::AzureAndProbe {

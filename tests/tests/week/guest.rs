@@ -7,6 +7,9 @@ use super::clock::{MINUTE, SECOND};
 use super::model_incus::{No, Unit, show};
 use super::world::{Event, Mishap, World};
 
+/// From the last look at an instance until it is stopped.
+const UNSEEN: u64 = SECOND;
+
 impl World {
     /// A guest that is up and can be talked to.
     fn guest(&mut self, name: &str, doing: &str) -> Result<&mut super::model_incus::Machine, No> {
@@ -247,7 +250,9 @@ impl World {
         };
         let wall = self.wall().as_second();
         let is_excused = machine.excuse.is_some() || machine.deadline.is_some_and(|by| by <= wall);
-        let (frozen, contact) = (machine.frozen, machine.contact);
+        // What has begun to run since the last look at it is not known to.
+        let was_frozen = machine.thawed_at.is_some_and(|at| self.now - at < UNSEEN);
+        let (frozen, contact) = (machine.frozen || was_frozen, machine.contact);
         match machine.unit {
             Unit::Worker(_, job) => {
                 let ends = self.azure.jobs.get(&job).is_some_and(|job| job.is_done());

@@ -38,6 +38,8 @@ pub(super) struct Machine {
     pub(super) runs: bool,
     pub(super) booted: bool,
     pub(super) frozen: bool,
+    /// When it was frozen last, and was no more.
+    pub(super) thawed_at: Option<u64>,
     pub(super) contact: bool,
     pub(super) unit: Unit,
     pub(super) told_to_stay: bool,
@@ -123,6 +125,7 @@ impl World {
             runs: false,
             booted: false,
             frozen: false,
+            thawed_at: None,
             contact: true,
             unit: Unit::NotStarted,
             told_to_stay: false,

@@ -79,6 +79,7 @@ impl World {
             Mishap::RefusesRemoval => machine.refuses = false,
             Mishap::Frozen if machine.frozen => {
                 machine.frozen = false;
+                machine.thawed_at = Some(self.now);
                 show(machine, Status::Running);
             }
             _ => machine.contact = true,

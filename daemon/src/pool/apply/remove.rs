@@ -77,7 +77,7 @@ pub(super) async fn prove(
             prove_dead(context, name, azure_agent_id, proof).await?;
         }
         // Disabled first: between the look and the stop Azure may assign a job.
-        (Proof::Azure | Proof::AzureAndProbe, id) => {
+        (Proof::Azure | Proof::AzureAndProbe | Proof::AzureUnprobed, id) => {
             if let Some(id) = id {
                 disable(context, name, id).await?;
             }
@@ -163,6 +163,16 @@ async fn prove_dead(
             Ok(0)
         ) {
             return Err(ApplyError::NotProven("its listener may have been started"));
+        }
+    }
+    if proof == Proof::AzureUnprobed {
+        match context.project.instance(name).await {
+            // With whatever it was doing.
+            Ok(Some(instance)) if instance.status.is_running() => {
+                return Err(ApplyError::NotProven("it runs again"));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(ApplyError::NotProbed(error)),
         }
     }
     if proof == Proof::AzureAndProbe {

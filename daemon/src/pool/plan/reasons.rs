@@ -82,6 +82,8 @@ pub enum Proof {
     Azure,
     /// That, and no worker process runs in the guest.
     AzureAndProbe,
+    /// Azure says so, and the guest is still none that could be probed: what is frozen does nothing.
+    AzureUnprobed,
     /// Azure says so, and its listener was never started in the guest.
     NotStarted,
 }
@@ -89,6 +91,9 @@ pub enum Proof {
 impl Proof {
     /// Returns whether the agent is disabled in Azure before it is looked at.
     pub fn disables(self) -> bool {
-        matches!(self, Self::Azure | Self::AzureAndProbe)
+        matches!(
+            self,
+            Self::Azure | Self::AzureAndProbe | Self::AzureUnprobed
+        )
     }
 }

@@ -393,7 +393,7 @@ fn a_frozen_agent_is_judged_by_azure_alone() {
         plan.actions[..],
         [Action::Remove {
             reason: ReapReason::Offline,
-            proof: Proof::Azure,
+            proof: Proof::AzureUnprobed,
             ..
         }]
     ));
