@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use iap_common::v1;
+
 use crate::azure_sim::{JobRequest, JobResult};
 use crate::host::{AZURE_POOL, Host, HostOptions};
+use crate::wait;
 
 use super::report::line;
 use super::usage::{METRICS_PORT, memory, open_files, tasks};
@@ -48,7 +51,12 @@ pub async fn run(minutes: usize) -> anyhow::Result<()> {
         config.replace("metricsPort: 0", &metrics),
     )?;
     host.start_daemon().await?;
-    host.wait_idle(AGENTS, LIMIT).await?;
+    wait::until("idle agents", LIMIT, async || {
+        let agents = host.agents().await?;
+        let idle = agents.iter().filter(|a| a.state() == v1::AgentState::Idle);
+        Ok((idle.count() == AGENTS).then_some(()))
+    })
+    .await?;
     let mut samples = Vec::new();
     let mut jobs = Vec::new();
     line("minute      jobs   memory KiB   files   tasks   store KiB");

@@ -30,6 +30,8 @@ struct Hostile {
 
 /// The job that leaves no room.
 pub const FILLS_DISK: &str = "fills its disk";
+/// The job that leaves its agent without a word to Azure.
+pub const KILLS_LISTENER: &str = "kills its listener";
 
 const HOSTILE: [Hostile; 11] = [
     Hostile {
@@ -73,7 +75,7 @@ const HOSTILE: [Hostile; 11] = [
             }'"#,
     },
     Hostile {
-        kind: "kills its listener",
+        kind: KILLS_LISTENER,
         may_fail: true,
         script: "sudo pkill -9 -f bin/Agent.Listener; sleep 30",
     },
