@@ -210,6 +210,7 @@ fn how_it_ended(past: &Past, at: Circumstances) -> EndReason {
     {
         return EndReason::OutOfMemory;
     }
+    let result = past.job.as_ref().and_then(|job| job.result.as_deref());
     match past.reaped {
         Some(ReapReason::Forced) => return EndReason::Forced,
         Some(ReapReason::Deadline) => return EndReason::Deadline,
@@ -217,8 +218,9 @@ fn how_it_ended(past: &Past, at: Circumstances) -> EndReason {
         Some(ReapReason::NeverOnline | ReapReason::LaunchFailed) if past.was_out_of_reach => {
             return EndReason::LostContact;
         }
-        Some(ReapReason::NeverOnline) => return EndReason::NeverOnline,
-        Some(ReapReason::LaunchFailed) => return EndReason::LaunchFailed,
+        // Azure may have been out of reach meanwhile, and tells of a job only afterwards.
+        Some(ReapReason::NeverOnline) if result.is_none() => return EndReason::NeverOnline,
+        Some(ReapReason::LaunchFailed) if result.is_none() => return EndReason::LaunchFailed,
         Some(ReapReason::Surplus) => return EndReason::Surplus,
         Some(ReapReason::NotLeaving) => return at.why_it_left(),
         Some(ReapReason::Outdated | ReapReason::Aged) => return EndReason::Outdated,
@@ -226,13 +228,17 @@ fn how_it_ended(past: &Past, at: Circumstances) -> EndReason {
         Some(ReapReason::Replaced) if past.job.is_none() => return EndReason::LostContact,
         // Stopped, or offline, after it had ended well: the rest says more.
         Some(
-            ReapReason::Stopped | ReapReason::Offline | ReapReason::KeepOver | ReapReason::Replaced,
+            ReapReason::Stopped
+            | ReapReason::Offline
+            | ReapReason::KeepOver
+            | ReapReason::Replaced
+            | ReapReason::NeverOnline
+            | ReapReason::LaunchFailed,
         )
         | None => {}
     }
     // Azure's word on the job counts, whatever its guest claimed, unless it only says that it has
     // not heard of it.
-    let result = past.job.as_ref().and_then(|job| job.result.as_deref());
     match result {
         Some("succeeded" | "succeededWithIssues") => return EndReason::JobSucceeded,
         Some("failed") => return EndReason::JobFailed,
@@ -416,6 +422,22 @@ mod tests {
             ),
             (reaped(ReapReason::Forced), SEEN, EndReason::Forced),
             (reaped(ReapReason::Offline), SEEN, EndReason::LostContact),
+            // It was, while Azure was out of reach.
+            (
+                reaped_with(ReapReason::NeverOnline, "succeeded"),
+                offline,
+                EndReason::JobSucceeded,
+            ),
+            (
+                without_job(reaped(ReapReason::NeverOnline)),
+                offline,
+                EndReason::NeverOnline,
+            ),
+            (
+                reaped_with(ReapReason::LaunchFailed, "failed"),
+                half_launched,
+                EndReason::JobFailed,
+            ),
             // It was only slow to power off.
             (
                 reaped_with(ReapReason::Offline, "succeeded"),

@@ -97,6 +97,8 @@ impl Store {
                        image = CASE image WHEN '' THEN excluded.image ELSE image END,
                        reason = CASE
                          WHEN excluded.reason = 'unseen' THEN reason
+                         WHEN excluded.job_request_id IS NULL
+                           AND job_result <> '' THEN reason
                          WHEN excluded.created_at IS NULL
                            AND (reason IN ('forced', 'deadline', 'out-of-memory')
                              OR reason = 'disk-full'

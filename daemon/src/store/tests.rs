@@ -123,6 +123,21 @@ async fn a_daemon_that_was_restarted_does_not_forget_that_an_agent_was_killed() 
 }
 
 #[tokio::test]
+async fn a_record_that_knows_no_job_does_not_change_how_one_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Retention::default());
+    store.agent_ended(ended("a", "linux", now(), Some("succeeded")));
+    // It was kept, and that is all a daemon knows that was restarted meanwhile.
+    store.agent_ended(EndedAgent {
+        reason: "job-failed".into(),
+        ..ended("a", "linux", now(), None)
+    });
+    let agent = store.ended_agent("a").await.unwrap().unwrap();
+    assert_eq!(agent.reason, "job-succeeded");
+    assert_eq!(agent.job.unwrap().result, "succeeded");
+}
+
+#[tokio::test]
 async fn a_full_disk_stays_the_reason_unless_the_job_ended_well() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), Retention::default());
