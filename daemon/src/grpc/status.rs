@@ -96,7 +96,7 @@ pub(super) fn command(error: CommandError) -> Status {
         CommandError::NotAdopted(refusal) => not_adopted(refusal),
         CommandError::Failed(_) => status(Code::Internal, "FAILED", message, None),
         CommandError::NotNow(_) => {
-            let hint = "nothing was changed by this; try again, and see: iapctl status";
+            let hint = "try again in a while; what is wrong? see: iapctl status";
             status(Code::Unavailable, "NOT_NOW", message, Some(hint.into()))
         }
         CommandError::PoolGone => status(Code::NotFound, "POOL_GONE", message, None),
