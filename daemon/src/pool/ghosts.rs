@@ -172,7 +172,7 @@ pub enum Refusal {
     #[error("owner {0} is this host")]
     Ours(String),
     /// Nothing carries that owner's tag.
-    #[error("no registration is owner {owner}'s")]
+    #[error("owner {owner} has no registrations")]
     Unknown {
         /// Who was named.
         owner: String,

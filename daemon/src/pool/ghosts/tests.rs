@@ -93,7 +93,7 @@ fn refusals_say_what_is_in_the_way() {
             &[dead],
             GRACE,
             "gome",
-            "no registration is owner gome's",
+            "owner gome has no registrations",
         ),
         (
             "online",
@@ -137,7 +137,7 @@ fn refusals_say_what_is_in_the_way() {
             &[(4, "other", true, true)],
             GRACE,
             "gone",
-            "no registration is owner gone's",
+            "owner gone has no registrations",
         ),
     ];
     for (what, agents, lasting, owner, words) in cases {
