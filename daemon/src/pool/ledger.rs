@@ -296,14 +296,16 @@ impl Ledger {
     ) -> Vec<String> {
         let mut gone = Vec::new();
         if let Some(instances) = &seen.instances {
-            for facts in instances.values() {
-                let entry = self.entry(&facts.name, now);
-                entry.see_instance(facts, now);
-            }
             for (name, entry) in &mut self.entries {
-                if entry.instance.is_some() && !instances.contains_key(name) {
-                    entry.instance = None;
+                if let Some(facts) = instances.get(name) {
+                    entry.see_instance(facts, now);
+                } else if entry.instance.take().is_some() {
                     gone.push(name.clone());
+                }
+            }
+            for (name, facts) in instances {
+                if !self.entries.contains_key(name) {
+                    self.entry(name, now).see_instance(facts, now);
                 }
             }
         }
@@ -338,18 +340,21 @@ impl Ledger {
             return;
         }
         self.azure_list = Some(list.began);
-        for (name, facts) in &list.agents {
-            let entry = self.entry(name, now);
-            if entry.deregistered_at.is_some_and(|at| list.began <= at) {
-                continue;
-            }
-            // Deleted, and there all the same: it will be deleted again.
-            entry.deregistered_at = None;
-            entry.see_registration(facts, list.began, now);
-        }
         for (name, entry) in &mut self.entries {
-            if !list.agents.contains_key(name) {
+            let Some(facts) = list.agents.get(name) else {
                 entry.miss_registration(list.began, now);
+                continue;
+            };
+            if entry.deregistered_at.is_none_or(|at| list.began > at) {
+                // Deleted, and there all the same: it will be deleted again.
+                entry.deregistered_at = None;
+                entry.see_registration(facts, list.began, now);
+            }
+        }
+        for (name, facts) in &list.agents {
+            if !self.entries.contains_key(name) {
+                let entry = self.entry(name, now);
+                entry.see_registration(facts, list.began, now);
             }
         }
     }
@@ -388,7 +393,7 @@ impl Entry {
         self.was_draining |= facts.drain != Drain::No;
         self.past.created_at = facts.created_at.or(self.past.created_at);
         self.past.image.clone_from(&facts.image);
-        self.instance = Some(facts.clone());
+        keep_up(&mut self.instance, facts);
     }
 
     fn see_registration(&mut self, facts: &RegistrationFacts, began: Instant, now: Instant) {
@@ -409,7 +414,7 @@ impl Entry {
         if let Some(job) = &facts.job {
             self.past.see_job(job);
         }
-        self.registration = Some(facts.clone());
+        keep_up(&mut self.registration, facts);
     }
 
     /// Not in the list: dead too, if the list was fetched after it was registered.
@@ -423,6 +428,13 @@ impl Entry {
                 self.deregistered_at.get_or_insert(began);
             }
         }
+    }
+}
+
+/// Most of what is seen was seen before, and comparing is cheaper than copying.
+fn keep_up<T: Clone + PartialEq>(known: &mut Option<T>, seen: &T) {
+    if known.as_ref() != Some(seen) {
+        *known = Some(seen.clone());
     }
 }
 

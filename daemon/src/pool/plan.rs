@@ -188,17 +188,16 @@ fn act_on(
     if instance.is_kept() {
         return keep::kept(situation, name, entry);
     }
-    let name = name.to_owned();
     let remove = |reason, proof| {
         Some(Action::Remove {
-            name: name.clone(),
+            name: name.to_owned(),
             azure_agent_id: entry.azure_agent_id,
             reason,
             proof,
         })
     };
     let note = |drain| Action::NoteDrain {
-        name: name.clone(),
+        name: name.to_owned(),
         drain,
         reason: DrainReason::Requested,
     };
@@ -247,7 +246,7 @@ fn act_on(
             if instance.drain < entry.wish && instance.status == incus::Status::Frozen {
                 return Some(note(entry.wish));
             }
-            if let Some(note) = keep::note(&name, entry) {
+            if let Some(note) = keep::note(name, entry) {
                 return Some(note);
             }
             return is_dead(situation, entry)
@@ -261,13 +260,13 @@ fn act_on(
         if entry.launched_at.is_some() {
             return None;
         }
-        return unregistered(situation, &name, entry);
+        return unregistered(situation, name, entry);
     }
     let state = state_of(entry, None, now);
     if state == AgentState::Finishing {
-        return keep::answer(situation, &name, entry, room);
+        return keep::answer(situation, name, entry, room);
     }
-    if let Some(note) = keep::note(&name, entry) {
+    if let Some(note) = keep::note(name, entry) {
         return Some(note);
     }
     if entry.launch_failed && state != AgentState::Busy {
@@ -292,14 +291,14 @@ fn act_on(
     if is_waiting && situation.azure_usable && entry.is_disabled_by_others() {
         // It would hold its slot for good. A busy one ends with its job anyway.
         return Some(Action::NoteDrain {
-            name,
+            name: name.to_owned(),
             drain: Drain::Finish,
             reason: DrainReason::Disabled,
         });
     }
     if is_leaving(situation, entry) && !entry.drain().leaves() {
         return Some(Action::NoteDrain {
-            name,
+            name: name.to_owned(),
             drain: Drain::Finish,
             reason: DrainReason::MemberLeaves,
         });
@@ -318,7 +317,7 @@ fn act_on(
             .is_some_and(|at| now.duration_since(at) < LISTENER_STOP);
         if must_disable || (state != AgentState::Busy && !asked) {
             return Some(Action::Leave {
-                name,
+                name: name.to_owned(),
                 azure_agent_id: id,
             });
         }
