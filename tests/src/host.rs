@@ -254,6 +254,7 @@ impl Host {
         let child = Command::new(binary("iapd"))
             .args(["--config".as_ref(), self.config_path().as_os_str()])
             .args(["--log-level", &self.options.log])
+            .envs(unit_environment())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -458,6 +459,13 @@ impl Drop for Host {
         }
         let _ = self.incus(&["profile", "delete", &self.pool]);
     }
+}
+
+/// Returns what the service unit sets in the daemon's environment.
+fn unit_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    include_str!("../../packaging/debian/iapd.service")
+        .lines()
+        .filter_map(|line| line.strip_prefix("Environment=")?.split_once('='))
 }
 
 /// Returns the path of a program of this workspace: tests run from `target/<profile>/deps`.
