@@ -58,8 +58,8 @@ mod watchdog;
 
 /// Stopping takes no longer; the unit's `TimeoutStopSec` is above it.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
-/// Ready-made keys: enough for a host that replaces all its agents at once.
-const KEYS_KEPT: usize = 16;
+/// Ready-made keys, a KiB each: enough for a host that fills or replaces all its agents at once.
+const KEYS_KEPT: usize = 64;
 /// Exit code for wrong usage or configuration; the unit does not restart on it.
 const EXIT_CONFIG: u8 = 2;
 

@@ -43,7 +43,7 @@ pub struct AgentKey {
 }
 
 impl AgentKey {
-    /// Makes a key. Takes about 90 ms of CPU time: not on a runtime thread.
+    /// Makes a key. Takes about 70 ms of CPU time: not on a runtime thread.
     pub fn generate() -> Result<Self, KeyError> {
         let pair = KeyPair::generate(KeySize::Rsa2048).map_err(KeyError::Generate)?;
         let pkcs8: Pkcs8V1Der<'_> = pair.as_der().map_err(KeyError::Generate)?;
