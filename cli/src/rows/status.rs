@@ -55,6 +55,7 @@ struct Azure {
     credential: String,
     breaker: Option<Breaker>,
     snapshot_age_seconds: Option<f64>,
+    unanswered_seconds: Option<f64>,
     credential_kind: Option<String>,
     credential_source: Option<String>,
     expires_at: Option<Time>,
@@ -130,6 +131,7 @@ impl From<v1::AzureStatus> for Azure {
             pools: azure.pools,
             breaker: azure.breaker.map(Breaker::from),
             snapshot_age_seconds: seconds(azure.snapshot_age),
+            unanswered_seconds: seconds(azure.unanswered_for),
         }
     }
 }
@@ -184,6 +186,7 @@ impl Azure {
         let verdict = match (self.credential.as_str(), &self.breaker) {
             ("rejected", _) => "CREDENTIAL REJECTED".to_owned(),
             (_, Some(breaker)) if breaker.is_open() => "FAILING".to_owned(),
+            _ if self.unanswered_seconds.is_some() => "slow".to_owned(),
             ("accepted", _) => "ok".to_owned(),
             (other, _) => format!("credential {other}"),
         };
@@ -191,16 +194,17 @@ impl Azure {
             Some(breaker) if breaker.is_open() => format!(": {}", breaker.trouble(now)),
             _ => String::new(),
         };
+        let span = |seconds| age(std::time::Duration::from_secs_f64(seconds));
         let seen = self
             .snapshot_age_seconds
             .map_or_else(String::new, |seconds| {
-                format!(
-                    ", seen {} ago",
-                    age(std::time::Duration::from_secs_f64(seconds))
-                )
+                format!(", seen {} ago", span(seconds))
             });
+        let waiting = self.unanswered_seconds.map_or_else(String::new, |seconds| {
+            format!(", no answer for {}", span(seconds))
+        });
         format!(
-            "{verdict}  {} ({}){seen}{}{trouble}",
+            "{verdict}  {} ({}){waiting}{seen}{}{trouble}",
             self.url,
             self.pools.join(", "),
             self.clock(now)

@@ -84,6 +84,22 @@ fn what_is_red_is_said_and_makes_the_exit_code_1() {
 }
 
 #[test]
+fn an_azure_that_does_not_answer_is_slow_before_it_fails() {
+    let mut status = status();
+    status.azure[0].unanswered_for = Some(prost_types::Duration {
+        seconds: 25,
+        nanos: 0,
+    });
+    let fake = Fake::start(Answers {
+        status,
+        ..answers()
+    });
+    let text = iapctl(&fake, "status");
+    let azure: Vec<&str> = text.lines().filter(|l| l.starts_with("azure")).collect();
+    assert_snapshot!(azure.join("\n"), @"azure    slow  https://dev.azure.com/acme (linux, linux-vm), no answer for 25s, seen 4s ago");
+}
+
+#[test]
 fn a_credential_says_how_long_it_lasts_and_when_it_was_rejected() {
     let mut status = status();
     status.azure[0].expires_at = ago(-13 * 86_400 + 60);
@@ -142,6 +158,7 @@ fn the_status_in_json_says_whether_it_is_healthy() {
           "credential": "accepted",
           "breaker": null,
           "snapshot_age_seconds": 4.0,
+          "unanswered_seconds": null,
           "credential_kind": "pat",
           "credential_source": "token in /etc/iapd/azure-pat",
           "expires_at": null,

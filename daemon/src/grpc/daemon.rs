@@ -35,6 +35,7 @@ fn azure_status(pool: &PoolStatus) -> v1::AzureStatus {
         credential: convert::credential(azure.credential).into(),
         breaker: Some(convert::breaker(&azure.breaker)),
         snapshot_age: azure.listed_at.map(convert::age),
+        unanswered_for: azure.unanswered_since.map(convert::age),
         credential_kind: convert::credential_kind(&spec.credential).into(),
         credential_source: config::describe_credential(&spec.credential),
         expires_at: azure.clock.expires_at.map(convert::timestamp),
@@ -74,6 +75,9 @@ impl Services {
             // One bad pool of an organisation makes its line bad.
             if azure.breaker.open {
                 entry.breaker = Some(convert::breaker(&azure.breaker));
+            }
+            if let Some(since) = azure.unanswered_since {
+                entry.unanswered_for = Some(convert::age(since));
             }
             if azure.credential == CredentialState::Rejected {
                 entry.credential = convert::credential(azure.credential).into();

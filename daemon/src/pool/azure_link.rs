@@ -34,6 +34,8 @@ const CALM_AFTER: u32 = 12;
 /// interval is not longer: the end of a job is heard by its doorbell, its begin only here.
 const CALM_FACTOR: u32 = 2;
 const CALM_INTERVAL: Duration = Duration::from_secs(30);
+/// A list that takes longer is told: calls have a minute, and until then nothing has failed.
+const SLOW: Duration = Duration::from_secs(10);
 /// While the credential is rejected, its file is looked at this often.
 const TOKEN_LOOK: Duration = Duration::from_secs(2);
 
@@ -87,6 +89,8 @@ pub struct AzureView {
     pub clock: CredentialClock,
     /// Failures in a row and the next attempt.
     pub breaker: BreakerStatus,
+    /// Since when a list is awaited that takes long.
+    pub unanswered_since: Option<Timestamp>,
 }
 
 /// A pool's handle on Azure. Cheap to clone.
@@ -196,8 +200,10 @@ impl AzurePoller {
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             let began = Instant::now();
+            let slow = tell_when_slow(self.publish.clone());
             let result = tokio::select! {
                 () = stop.cancelled() => return,
+                () = slow => return,
                 result = self.poll(began) => result,
             };
             self.take(result, began);
@@ -266,6 +272,7 @@ impl AzurePoller {
     fn take(&mut self, result: Result<(i32, AzureList), PollError>, began: Instant) {
         let now = Instant::now();
         let mut view = AzureView::clone(&self.publish.borrow());
+        view.unanswered_since = None;
         match result {
             Ok((pool_id, list)) => {
                 if !view.usable {
@@ -287,7 +294,6 @@ impl AzurePoller {
             Err(PollError::Azure(AzureError::Paused { retry_after, .. })) => {
                 debug!(azure_pool = %self.pool, ?retry_after, "Azure wants to be left alone");
                 self.not_before = Some(now + retry_after);
-                return;
             }
             Err(error) => {
                 let text = chain(&error).to_string();
@@ -370,6 +376,14 @@ impl AzurePoller {
             () = new_token => info!(azure_pool = %self.pool, "found a new token"),
         }
     }
+}
+
+/// Says that an answer takes long, once it does. Never ends.
+async fn tell_when_slow(publish: watch::Sender<Arc<AzureView>>) {
+    let began = Timestamp::now();
+    tokio::time::sleep(SLOW).await;
+    publish.send_modify(|view| Arc::make_mut(view).unanswered_since = Some(began));
+    std::future::pending::<()>().await;
 }
 
 /// Returns how far lists are apart that nobody waits for, `unchanged` of which told nothing new.

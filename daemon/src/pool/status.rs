@@ -166,6 +166,8 @@ pub struct AzureStatus {
     pub breaker: BreakerStatus,
     /// When the list that the last pass used was complete.
     pub listed_at: Option<Timestamp>,
+    /// Since when the next one is awaited, when that takes long.
+    pub unanswered_since: Option<Timestamp>,
     /// Unfinished jobs that wait for an agent.
     pub waiting_jobs: Option<u32>,
     /// How long jobs wait; `None` when there was none lately.

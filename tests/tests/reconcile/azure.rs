@@ -160,7 +160,18 @@ async fn a_list_that_never_comes_holds_up_neither_a_job_nor_its_successor() -> a
     let (first, second) = (queue(&host, Duration::ZERO)?, queue(&host, Duration::ZERO)?);
     runs_once(&host, first).await?;
     runs_once(&host, second).await?;
+    // Nothing has failed yet, and people are told all the same.
+    let slow = async |is_slow: bool| {
+        wait::until(&format!("slow: {is_slow}"), SOON, async || {
+            let azure = host.daemon_status().await?.azure;
+            let unanswered = azure.iter().any(|azure| azure.unanswered_for.is_some());
+            Ok((unanswered == is_slow).then_some(()))
+        })
+        .await
+    };
+    slow(true).await?;
     gate.release();
+    slow(false).await?;
     settled(&host, 1).await.map(|_| ())
 }
 

@@ -29,7 +29,10 @@ fn is_disabled_by_others(entry: &Entry, state: AgentState) -> bool {
 /// before, until the new way was tried.
 fn azure_status(view: &AzureView, before: &AzureStatus) -> AzureStatus {
     if view.list.is_none() && view.breaker.failures == 0 {
-        return before.clone();
+        return AzureStatus {
+            unanswered_since: view.unanswered_since,
+            ..before.clone()
+        };
     }
     AzureStatus {
         pool_id: view.pool_id,
@@ -38,6 +41,7 @@ fn azure_status(view: &AzureView, before: &AzureStatus) -> AzureStatus {
         clock: view.clock,
         breaker: view.breaker.clone(),
         listed_at: view.list.as_ref().map(|list| list.at),
+        unanswered_since: view.unanswered_since,
         waiting_jobs: view
             .list
             .as_ref()
