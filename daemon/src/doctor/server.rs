@@ -32,6 +32,11 @@ const TMPFS: Topic = Topic {
     title: "tmpfs",
     why: "a pool's tmpfsInGb needs the extension container_disk_tmpfs, or the way around it",
 };
+const VMS: Topic = Topic {
+    id: "incus-vms",
+    title: "virtual machines",
+    why: "a pool with vm: true has no agents where Incus cannot run virtual machines",
+};
 const EVENTS: Topic = Topic {
     id: "incus-events",
     title: "Incus events",
@@ -40,6 +45,9 @@ const EVENTS: Topic = Topic {
 
 /// Incus can size a tmpfs device.
 const TMPFS_EXTENSION: &str = "container_disk_tmpfs";
+/// Among the drivers of a server that can run virtual machines, `lxc | qemu`; see
+/// `environment.driver` of `GET /1.0`.
+const VM_DRIVER: &str = "qemu";
 const OLDEST: (u32, u32) = (6, 0);
 
 /// Who we are, and whose the socket is.
@@ -111,6 +119,7 @@ pub(super) fn judge(
         version(&server.version),
     ];
     checks.extend(tmpfs(server, spec));
+    checks.extend(virtual_machines(server, spec));
     checks.push(connected(events));
     checks
 }
@@ -204,6 +213,31 @@ fn tmpfs(server: &Server, spec: &DaemonSpec) -> Vec<Check> {
                 "upgrade Incus, or take tmpfsInGb out of the pool",
             )
         };
+        check.about(&pool.name)
+    });
+    judged.collect()
+}
+
+fn virtual_machines(server: &Server, spec: &DaemonSpec) -> Vec<Check> {
+    let wanting = spec
+        .pools
+        .iter()
+        .filter(|pool| pool.instance.kind == InstanceKind::VirtualMachine);
+    let drivers: Vec<&str> = server.driver.split('|').map(str::trim).collect();
+    let judged = wanting.map(|pool| {
+        let check =
+            if drivers.contains(&VM_DRIVER) {
+                VMS.ok("Incus can run them")
+            } else if server.driver.is_empty() {
+                VMS.skipped("Incus does not say what it can run")
+            } else {
+                VMS.error(
+                format!("Incus runs no virtual machines here, only {}", server.driver),
+                "ls -l /dev/kvm          # none: switch virtualisation on in the host's firmware\n\
+                 apt-get install incus   # Debian's incus-base comes without qemu\n\
+                 systemctl restart incus",
+            )
+            };
         check.about(&pool.name)
     });
     judged.collect()
@@ -325,6 +359,26 @@ mod tests {
             severities(&tmpfs(&new, &spec)),
             [Severity::Ok, Severity::Ok]
         );
+    }
+
+    #[test]
+    fn a_pool_of_vms_needs_a_server_that_has_them_and_others_are_not_told() {
+        let mut vm = pool("vm");
+        vm.instance.kind = InstanceKind::VirtualMachine;
+        let spec = daemon(vec![vm, pool("containers")]);
+        for (driver, expected) in [
+            ("lxc | qemu", Severity::Ok),
+            ("lxc", Severity::Error),
+            ("", Severity::Skipped),
+        ] {
+            let server = Server {
+                driver: driver.into(),
+                ..server("6.0.4")
+            };
+            let checks = virtual_machines(&server, &spec);
+            assert_eq!(severities(&checks), [expected], "{driver:?}");
+            assert_eq!(checks[0].subject, "vm");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use iap_common::v1::BreakerState;
+use iap_common::v1::{BreakerState, CheckSeverity, DiagnoseRequest};
 use iap_tests::fault_proxy::FaultProxy;
 use iap_tests::host::{Host, HostOptions};
 use iap_tests::testbed::Testbed;
@@ -134,6 +134,13 @@ async fn virtual_machines_that_the_host_cannot_run_are_told_with_what_to_do_and_
     ] {
         ensure!(told.contains(words), "{told}");
     }
+    let mut service = host.daemon_service().await?;
+    let checks = service.diagnose(DiagnoseRequest {}).await?.into_inner();
+    let mut checks = checks.checks.into_iter();
+    let check = checks.find(|check| check.id == "incus-vms");
+    let check = check.context("the doctor says nothing of virtual machines")?;
+    assert_eq!(check.severity(), CheckSeverity::Error, "{check:?}");
+    ensure!(check.finding.contains("only lxc"), "{check:?}");
     // Both at once, and then one after 1, 2, 4 and 8 s.
     let creates = || proxy.bodies("POST", "/1.0/instances");
     wait::never("a storm", WATCH, async || {
