@@ -62,6 +62,8 @@ pub struct Entry {
     pub leaves: u32,
     /// Its launch failed after it was registered; or it is a spare, and nothing will come of it.
     pub launch_failed: bool,
+    /// How often in a row its agent could not be started, and Azure was not why.
+    pub unfit: u32,
     /// A removal was called off for want of proof: only the long patience counts.
     pub doubted: bool,
     /// When our own launch of it ended well.
@@ -126,6 +128,7 @@ impl Entry {
             left_at: None,
             leaves: 0,
             launch_failed: false,
+            unfit: 0,
             doubted: false,
             launched_at: None,
             launch_began: None,

@@ -50,6 +50,10 @@ const STOPPED_GRACE: Duration = Duration::from_secs(5);
 const LISTENER_STOP: Duration = Duration::from_secs(90);
 /// How often a listener is asked before its machine is taken away: it hangs.
 const LEAVES: u32 = 4;
+/// Failed starts in a row after which an instance is given up for another one: what it is that keeps
+/// files or commands from getting into it may never end (Incus 6.0 was seen to lose its own way into
+/// a container).
+const UNFIT_AFTER: u32 = 2;
 /// Failed removals in a row after which an agent is called stuck and gives its slot up.
 const STUCK_AFTER: u32 = 3;
 
@@ -333,6 +337,8 @@ fn unregistered(situation: &Situation<'_>, name: &str, entry: &Entry) -> Option<
         Some(ReapReason::Surplus)
     } else if is_to_be_replaced(situation, entry) {
         Some(ReapReason::Outdated)
+    } else if entry.unfit >= UNFIT_AFTER {
+        Some(ReapReason::LaunchFailed)
     } else {
         None
     };

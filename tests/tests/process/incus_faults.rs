@@ -1,13 +1,18 @@
 //! An Incus that does not answer, breaks connections off, or says nothing of what happens.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use iap_tests::azure_sim::JobRequest;
 use iap_tests::host::AZURE_POOL;
 use iap_tests::wait;
+use serde_json::json;
 
 use super::way::Way;
 use crate::SOON;
+
+/// More than are tried before an instance is given up.
+const PUSHES: usize = 40;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_nobody_answers_for_a_while_cost_no_agent_and_no_job() -> anyhow::Result<()>
@@ -71,6 +76,38 @@ async fn all_connections_cut_again_and_again_lose_no_job_and_leave_nothing() -> 
         () = cuts => unreachable!("the cuts go on"),
     }
     way.settled(2, SOON).await?;
+    way.host.empty(SOON).await
+}
+
+/// Incus was seen to lose the socket of its own helper in a container for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_takes_no_files_is_given_up_for_another() -> anyhow::Result<()> {
+    let way = Way::idle(1).await?;
+    let first = way.settled(1, SOON).await?.remove(0);
+    let lost = "dial unix /proc/self/fd/51/forkfile.sock: connect: no such file or directory";
+    let refused = json!({"type": "error", "error": lost, "error_code": 500});
+    let victim: Arc<OnceLock<String>> = Arc::default();
+    for _ in 0..PUSHES {
+        let (victim, first) = (Arc::clone(&victim), first.clone());
+        way.proxy.answer(0, 500, &refused, move |method, path| {
+            let name = path.strip_prefix("/1.0/instances/").unwrap_or_default();
+            let Some((name, _)) = name.split_once("/files?") else {
+                return false;
+            };
+            method == "POST" && name != first && victim.get_or_init(|| name.to_owned()) == name
+        });
+    }
+    let jobs = way.queue(1)?;
+    way.succeeded(&jobs, SOON).await?;
+    let agent = wait::until("an agent in another instance", SOON, async || {
+        let lost = victim.get();
+        let agents = way.settled(1, SOON).await?;
+        Ok(agents
+            .into_iter()
+            .find(|name| lost.is_some_and(|lost| name != lost)))
+    })
+    .await?;
+    assert_ne!(agent, first);
     way.host.empty(SOON).await
 }
 

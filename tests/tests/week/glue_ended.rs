@@ -34,8 +34,9 @@ impl Daemon {
             Ended::Launch(Err(failed)) => {
                 let text = format!("{:?}", failed.why);
                 let id = failed.azure_agent_id;
+                let its_fault = failed.created && matches!(failed.why, Why::Start | Why::Vanished);
                 let entry = self.ledger.entry(name, now);
-                entry.not_launched(failed.created, id, text.clone(), now);
+                entry.not_launched(failed.created, id, its_fault, text.clone(), now);
                 self.forget_image();
                 self.breaker.failed(text, began, now, None);
             }

@@ -36,6 +36,7 @@ impl Entry {
         self.launch_began = Some(began);
         // It may be the second launch of this instance: what the first came to is over.
         self.launch_failed = false;
+        self.unfit = 0;
         self.doubted = false;
         self.dead_since = None;
         self.registration = None;
@@ -44,11 +45,12 @@ impl Entry {
     }
 
     /// Its launch failed: before or after its instance was `created`, before or after it was
-    /// registered under `azure_agent_id`.
+    /// registered under `azure_agent_id`, and by the instance's own fault or not.
     pub fn not_launched(
         &mut self,
         created: bool,
         azure_agent_id: Option<i64>,
+        its_fault: bool,
         error: String,
         now: Instant,
     ) {
@@ -57,6 +59,9 @@ impl Entry {
             self.azure_agent_id = Some(id);
             self.registered_since = Some(now);
             self.launch_failed = true;
+        }
+        if its_fault {
+            self.unfit = self.unfit.saturating_add(1);
         }
         self.failed(error, now);
     }

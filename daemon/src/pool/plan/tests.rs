@@ -426,6 +426,25 @@ fn a_guest_without_agent_becomes_one_or_waits_for_azure() {
 }
 
 #[test]
+fn a_guest_in_which_no_agent_can_be_started_is_tried_again_and_then_given_up() {
+    let mut world = World::new(1);
+    world.instance("a", Status::Running, None);
+    world.step();
+    world.ledger.entry("a", world.now).unfit = 1;
+    assert_eq!(world.step().actions, [Action::Adopt { name: "a".into() }]);
+    world.ledger.entry("a", world.now).unfit = 2;
+    assert_eq!(
+        world.step().actions,
+        [Action::Remove {
+            name: "a".into(),
+            azure_agent_id: None,
+            reason: ReapReason::LaunchFailed,
+            proof: Proof::None,
+        }]
+    );
+}
+
+#[test]
 fn surplus_idle_agents_leave_and_busy_ones_stay() {
     let mut world = World::new(1);
     world.agent("busy", 1, true);

@@ -117,7 +117,10 @@ impl Reconciler {
             }) => {}
             Err(failed) => {
                 let text = chain(&failed.error).to_string();
-                entry.not_launched(failed.created, failed.azure_agent_id, text.clone(), now);
+                let (created, id) = (failed.created, failed.azure_agent_id);
+                let its_fault =
+                    created && !failed.error.is_azures() && !failed.error.is_transient();
+                entry.not_launched(created, id, its_fault, text.clone(), now);
                 if entry.spare && failed.azure_agent_id.is_none() && !failed.error.is_azures() {
                     entry.launch_failed = true; // It would fail again.
                 }
