@@ -77,7 +77,10 @@ impl Way {
                 names.sort();
                 instances.sort();
                 registrations.sort();
-                let same = names == instances && names == registrations;
+                // One that was taken for dead is disabled, and about to be replaced.
+                let agents = host.sim.agents(host.azure_pool);
+                let enabled = agents.iter().all(|agent| agent.enabled);
+                let same = enabled && names == instances && names == registrations;
                 anyhow::ensure!(
                     idle && same && names.len() == count,
                     "agents {names:?}, instances {instances:?}, registrations {registrations:?}"
