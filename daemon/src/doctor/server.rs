@@ -48,6 +48,11 @@ const TMPFS_EXTENSION: &str = "container_disk_tmpfs";
 /// Among the drivers of a server that can run virtual machines, `lxc | qemu`; see
 /// `environment.driver` of `GET /1.0`.
 const VM_DRIVER: &str = "qemu";
+const VM_FIX: &str = "\
+    ls -l /dev/kvm          # none: switch virtualisation on in the host's firmware\n\
+    apt-get install incus   # Debian's incus-base comes without qemu\n\
+    modprobe vhost_vsock\n\
+    systemctl restart incus";
 const OLDEST: (u32, u32) = (6, 0);
 
 /// Who we are, and whose the socket is.
@@ -225,19 +230,17 @@ fn virtual_machines(server: &Server, spec: &DaemonSpec) -> Vec<Check> {
         .filter(|pool| pool.instance.kind == InstanceKind::VirtualMachine);
     let drivers: Vec<&str> = server.driver.split('|').map(str::trim).collect();
     let judged = wanting.map(|pool| {
-        let check =
-            if drivers.contains(&VM_DRIVER) {
-                VMS.ok("Incus can run them")
-            } else if server.driver.is_empty() {
-                VMS.skipped("Incus does not say what it can run")
-            } else {
-                VMS.error(
-                format!("Incus runs no virtual machines here, only {}", server.driver),
-                "ls -l /dev/kvm          # none: switch virtualisation on in the host's firmware\n\
-                 apt-get install incus   # Debian's incus-base comes without qemu\n\
-                 systemctl restart incus",
+        let check = if drivers.contains(&VM_DRIVER) {
+            VMS.ok("Incus can run them")
+        } else if server.driver.is_empty() {
+            VMS.skipped("Incus does not say what it can run")
+        } else {
+            let only = &server.driver;
+            VMS.error(
+                format!("Incus runs no virtual machines here, only {only}"),
+                VM_FIX,
             )
-            };
+        };
         check.about(&pool.name)
     });
     judged.collect()

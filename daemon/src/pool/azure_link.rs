@@ -2,6 +2,7 @@
 //! the passes. Passes use the last list with its age; nobody waits for Azure.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,7 +204,7 @@ impl AzurePoller {
             let slow = tell_when_slow(self.publish.clone());
             let result = tokio::select! {
                 () = stop.cancelled() => return,
-                () = slow => return,
+                never = slow => match never {},
                 result = self.poll(began) => result,
             };
             self.take(result, began);
@@ -379,11 +380,11 @@ impl AzurePoller {
 }
 
 /// Says that an answer takes long, once it does. Never ends.
-async fn tell_when_slow(publish: watch::Sender<Arc<AzureView>>) {
+async fn tell_when_slow(publish: watch::Sender<Arc<AzureView>>) -> Infallible {
     let began = Timestamp::now();
     tokio::time::sleep(SLOW).await;
     publish.send_modify(|view| Arc::make_mut(view).unanswered_since = Some(began));
-    std::future::pending::<()>().await;
+    std::future::pending().await
 }
 
 /// Returns how far lists are apart that nobody waits for, `unchanged` of which told nothing new.

@@ -141,6 +141,7 @@ async fn virtual_machines_that_the_host_cannot_run_are_told_with_what_to_do_and_
     let check = check.context("the doctor says nothing of virtual machines")?;
     assert_eq!(check.severity(), CheckSeverity::Error, "{check:?}");
     ensure!(check.finding.contains("only lxc"), "{check:?}");
+    ensure!(check.fix.contains("vhost_vsock"), "{check:?}");
     // Both at once, and then one after 1, 2, 4 and 8 s.
     let creates = || proxy.bodies("POST", "/1.0/instances");
     wait::never("a storm", WATCH, async || {
