@@ -12,6 +12,8 @@ use crate::{QUICK, SOON};
 
 /// An open exec operation would keep Incus from stopping for five minutes.
 const STOP: Duration = Duration::from_secs(30);
+/// What a guest takes to go down after its job when nobody answers its doorbell.
+const POWER_OFF: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_goes_on_while_incus_restarts_and_its_agent_is_found_again() -> anyhow::Result<()> {
@@ -106,5 +108,33 @@ async fn a_job_that_ends_while_incus_is_down_has_its_agent_replaced_after() -> a
     })
     .await?;
     assert_eq!(host.registrations().len(), 1);
+    host.empty(SOON).await
+}
+
+/// Incus boots what ran when it was last seen running: a machine whose agent has ended, and which held its
+/// slot until the offline grace was over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_went_down_while_incus_was_killed_is_not_booted_again() -> anyhow::Result<()>
+{
+    let Some(mut incus) = PrivateIncus::start().await? else {
+        return Ok(());
+    };
+    let testbed = Some(incus.testbed());
+    let host = Host::start(HostOptions {
+        testbed,
+        ..HostOptions::default()
+    })
+    .await?;
+    let agent = host.wait_idle(1, SOON).await?.remove(0);
+    incus.kill()?;
+    let job = host.sim.queue_job(JobRequest::new(AZURE_POOL))?;
+    let ended = host.sim.wait_job(job, SOON).await?;
+    assert_eq!(ended.result, Some(JobResult::Succeeded), "{ended:?}");
+    // Its hook waits for an answer, and powers the machine off without one.
+    tokio::time::sleep(POWER_OFF).await;
+    incus.launch().await?;
+    let idle = host.wait_idle(1, SOON).await?;
+    assert_ne!(idle[0].name, agent.name);
+    assert_eq!(host.registrations(), [idle[0].name.clone()]);
     host.empty(SOON).await
 }

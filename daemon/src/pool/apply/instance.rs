@@ -114,6 +114,8 @@ fn build(owner: &str, pool: &PoolSpec, spec_hash: &str, name: &str, made: &Made)
         (key::SPEC.to_owned(), spec_hash.to_owned()),
         (key::AZURE_URL.to_owned(), pool.azure.url.clone()),
         (key::AZURE_POOL.to_owned(), pool.azure.pool.clone()),
+        // Incus boots again what ran when it or the host was killed: a machine without its agent.
+        ("boot.autostart".to_owned(), "false".to_owned()),
     ]);
     let container = spec.kind == InstanceKind::Container;
     let low_level = match spec.kind {

@@ -39,6 +39,7 @@ fn a_virtual_machine_is_asked_for_without_what_only_containers_have() {
         assert_eq!(
             settings(&vm),
             [
+                "boot.autostart=false",
                 "boot.host_shutdown_action=force-stop",
                 "limits.cpu=4",
                 "limits.memory=8GiB",
@@ -60,6 +61,7 @@ fn a_container_gets_all_of_it() {
     assert_eq!(
         settings(&old),
         [
+            "boot.autostart=false",
             "boot.host_shutdown_action=force-stop",
             "limits.cpu=4",
             "limits.memory=8GiB",
