@@ -39,19 +39,12 @@ fn with(agent: Agent) -> Answers {
     }
 }
 
-/// Takes out the times of day after `until`; near midnight they have a date.
+/// Takes out the times of day after `until`.
 fn clocks(text: &str) -> String {
     let mut parts = text.split("until ");
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let has_date = part.as_bytes().get(4) == Some(&b'-');
-        let end = if has_date {
-            "2026-11-25 15:02"
-        } else {
-            "15:02"
-        }
-        .len();
-        out = format!("{out}until [clock]{}", &part[end..]);
+        out = format!("{out}until [clock]{}", &part["15:02".len()..]);
     }
     out
 }

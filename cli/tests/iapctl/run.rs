@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::SystemTime;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,10 +19,19 @@ pub(crate) fn command(fake: &Fake, arguments: &[&str]) -> Command {
         .current_dir(fake.directory())
         .env_clear()
         .env("PATH", "/nowhere")
-        .env("TZ", "UTC")
+        .env("TZ", noon())
         .env("IAPD_SOCKET", fake.socket())
         .stdin(Stdio::null());
     command
+}
+
+/// Returns a time zone in which it is between noon and one: a time some hours away is of today,
+/// and is shown without its date, at whatever hour the tests run.
+fn noon() -> String {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let hour = i64::try_from(now.as_secs() / 3600 % 24).unwrap();
+    // POSIX counts the hours west of Greenwich.
+    format!("<NOON>{}", hour - 12)
 }
 
 /// Runs `iapctl` with `arguments`, which are words without spaces, and returns what it did.
