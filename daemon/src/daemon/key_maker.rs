@@ -15,7 +15,7 @@ const REST: Duration = Duration::from_millis(200);
 /// Between two looks at a stock that is full or in use.
 const LOOK: Duration = Duration::from_secs(1);
 /// So many are made however many agents are launched: there are hosts that are never calm.
-const AT_LEAST: usize = 8;
+const AT_LEAST: usize = 2;
 /// So long after the last launch the next one is not expected. A full host launches one agent a
 /// second and more.
 const CALM: Duration = Duration::from_secs(3);

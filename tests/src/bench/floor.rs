@@ -1,5 +1,6 @@
 //! The floor: what an agent costs when nothing is decided, looked up or waited for. The same Incus
-//! calls, files and exec as a launch, with the key and the registration made beforehand.
+//! calls, files and exec as a launch, with the key and the registration made beforehand, or plainly
+//! before each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,7 +62,7 @@ impl<'a> Floor<'a> {
     /// Makes an agent's key and registration.
     pub async fn prepare(&self, number: usize) -> anyhow::Result<Ready> {
         let name = format!("{}-floor-{number}", self.host.pool);
-        let key = AgentKey::generate()?;
+        let key = tokio::task::spawn_blocking(AgentKey::generate).await??;
         let new = NewAgent {
             name: name.clone(),
             version: "4.275.0".to_owned(),

@@ -26,6 +26,9 @@ enum What {
         /// Agents
         #[arg(long, default_value_t = 24)]
         agents: usize,
+        /// How often each is measured; the best counts
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
     },
     /// What idle agents cost
     Steady {
@@ -53,7 +56,7 @@ async fn main() -> anyhow::Result<()> {
     }
     match args.what {
         What::Replace { rounds } => replace::run(rounds).await,
-        What::Fill { agents } => fill::run(agents).await,
+        What::Fill { agents, rounds } => fill::run(agents, rounds).await,
         What::Steady { agents, seconds } => steady::run(&agents, seconds).await,
         What::Soak { minutes } => soak::run(minutes).await,
         What::Plan => plan::run(),

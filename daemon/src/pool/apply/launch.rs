@@ -89,10 +89,16 @@ pub async fn launch(context: &Context, name: &str, turn: &Turn) -> Result<Launch
     let began = Instant::now();
     let launched = async {
         let member = seat.member.as_deref();
-        let created = create(context, name, member, false).await;
-        created.inspect_err(|_| seat.failed()).map_err(early)?;
+        // A key that has to be made is made while Incus works.
+        let created = create(context, name, member, false);
+        let (created, agent_key) = tokio::join!(created, take_key(context));
+        if let Err(error) = created {
+            seat.failed();
+            agent_key.into_iter().for_each(|key| context.keys.put(key));
+            return Err(early(error));
+        }
         debug!(agent = name, member, elapsed = ?began.elapsed(), "instance created");
-        register_and_start(context, name, None).await
+        register_and_start(context, name, None, agent_key).await
     };
     let mut launched = std::pin::pin!(launched);
     // The gate keeps the host's cores from too many boots, and nobody from a slow Azure, a virtual
@@ -133,7 +139,7 @@ pub async fn adopt(context: &Context, name: &str, turn: &Turn) -> Result<Launche
         agent = name,
         "starting the agent of an instance that is there"
     );
-    register_and_start(context, name, None).await
+    register_and_start(context, name, None, take_key(context).await).await
 }
 
 /// Registers and starts the agent of a spare instance, made from this image.
@@ -147,7 +153,8 @@ pub async fn promote(
     let began = Instant::now();
     // Its own successor is made when this is done, and not beside it.
     let _urgent = context.placement.urgent();
-    let launched = register_and_start(context, name, Some(image)).await?;
+    let agent_key = take_key(context).await;
+    let launched = register_and_start(context, name, Some(image), agent_key).await?;
     info!(agent = name, elapsed = ?began.elapsed(), "agent started in a spare instance");
     Ok(launched)
 }
@@ -156,52 +163,24 @@ async fn register_and_start(
     context: &Context,
     name: &str,
     image: Option<&str>,
+    agent_key: Result<AgentKey, ApplyError>,
 ) -> Result<Launched, LaunchFailed> {
     let before = |error| LaunchFailed {
         error,
         created: true,
         azure_agent_id: None,
     };
+    let agent_key = agent_key.map_err(before)?;
     if context.spec.instance.kind == InstanceKind::VirtualMachine {
         await_guest(context, name).await.map_err(before)?;
     }
-    let pool = context
-        .link
-        .view()
-        .pool_id
-        .ok_or(ApplyError::NoPool)
-        .map_err(before)?;
-    let pool = AgentPool {
-        id: pool,
-        name: context.link.pool().to_owned(),
-        auto_update: None,
-    };
-    let known = image.and_then(|image| context.versions.get(image));
-    let version = match known {
-        Some(version) => version,
-        None => agent_version(context, name).await.map_err(before)?,
-    };
-    let agent_key = take_key(context).await.map_err(before)?;
-    let new = NewAgent {
-        name: name.to_owned(),
-        version,
-        os_description: "Linux".to_owned(),
-        public_key: agent_key.public(),
-        system_capabilities: capabilities(context, name),
-    };
-    // Asked first: once there is a registration, as little as possible may fail.
-    let hosted = context
-        .link
-        .azure()
-        .deployment()
-        .await
-        .map_err(ApplyError::azure("cannot ask whether Azure is hosted"))
-        .map_err(before)?
-        .is_hosted();
     // The first file takes the longest, and this one holds nothing of the registration.
-    let (created, pushed) = tokio::join!(register(context, &pool, &new), push_hook(context, name));
-    let created = created.map_err(before)?;
-    let id = created.id;
+    let (registered, pushed) = tokio::join!(
+        register(context, name, image, &agent_key),
+        push_hook(context, name)
+    );
+    let registered = registered.map_err(before)?;
+    let id = registered.agent.id;
     let after = |error| LaunchFailed {
         error,
         created: true,
@@ -210,18 +189,61 @@ async fn register_and_start(
     pushed.map_err(after)?;
     let files = registration::bundle(
         &agent_key,
-        &created,
-        pool.id,
-        &pool.name,
+        &registered.agent,
+        registered.pool.id,
+        &registered.pool.name,
         &context.spec.azure.url,
-        hosted,
+        registered.hosted,
     )
     .map_err(|error| after(ApplyError::Bundle(error)))?;
-    prepare(context, name, &pool, &created, files)
+    prepare(context, name, &registered, files)
         .await
         .map_err(after)?;
     start(context, name).await.map_err(after)?;
     Ok(Launched { azure_agent_id: id })
+}
+
+/// An agent in Azure, and what its files say of that.
+struct Registered {
+    agent: CreatedAgent,
+    pool: AgentPool,
+    hosted: bool,
+}
+
+async fn register(
+    context: &Context,
+    name: &str,
+    image: Option<&str>,
+    agent_key: &AgentKey,
+) -> Result<Registered, ApplyError> {
+    let pool = AgentPool {
+        id: context.link.view().pool_id.ok_or(ApplyError::NoPool)?,
+        name: context.link.pool().to_owned(),
+        auto_update: None,
+    };
+    let known = image.and_then(|image| context.versions.get(image));
+    let version = match known {
+        Some(version) => version,
+        None => agent_version(context, name).await?,
+    };
+    let new = NewAgent {
+        name: name.to_owned(),
+        version,
+        os_description: "Linux".to_owned(),
+        public_key: agent_key.public(),
+        system_capabilities: capabilities(context, name),
+    };
+    // Asked first: once there is a registration, as little as possible may fail.
+    let deployment = context.link.azure().deployment().await;
+    let hosted = deployment
+        .map_err(ApplyError::azure("cannot ask whether Azure is hosted"))?
+        .is_hosted();
+    let agent = create_registration(context, &pool, &new).await?;
+    Ok(Registered {
+        agent,
+        pool,
+        hosted,
+    })
 }
 
 /// Waits until a virtual machine's guest agent answers: before that no file can be pushed.
@@ -280,10 +302,10 @@ fn capabilities(context: &Context, name: &str) -> std::collections::BTreeMap<Str
     capabilities
 }
 
-/// Registers the agent. When the answer is lost, or an earlier life of this daemon registered it
+/// Adds the agent to Azure's pool. When the answer is lost, or an earlier life of this daemon registered it
 /// and could not write that down, the registration is found by its name and made anew: its key is
 /// not known any more.
-async fn register(
+async fn create_registration(
     context: &Context,
     pool: &AgentPool,
     new: &NewAgent,
@@ -344,12 +366,12 @@ async fn register(
 async fn prepare(
     context: &Context,
     name: &str,
-    pool: &AgentPool,
-    created: &CreatedAgent,
+    registered: &Registered,
     files: Vec<BundleFile>,
 ) -> Result<(), ApplyError> {
+    let (pool, id) = (registered.pool.id, registered.agent.id);
     let marker = async {
-        let mut patch = InstancePatch::config(key::AZURE_AGENT_ID, Some(created.id.to_string()));
+        let mut patch = InstancePatch::config(key::AZURE_AGENT_ID, Some(id.to_string()));
         patch.config.insert(key::SPARE.to_owned(), None);
         context
             .project
@@ -359,7 +381,7 @@ async fn prepare(
                 "cannot note the registration on the instance",
             ))
     };
-    let capabilities = tag_registration(context, pool.id, created.id);
+    let capabilities = tag_registration(context, pool, id);
     let push = async {
         for file in files {
             let path = format!("/home/agent/{}", file.name);
