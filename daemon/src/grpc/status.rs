@@ -78,6 +78,16 @@ pub(super) fn command(error: CommandError) -> Status {
                 Some(hint.into()),
             )
         }
+        CommandError::NotProven { name, .. } => {
+            let hint = format!("remove it all the same: iapctl agents reap {name} --force");
+            let code = Code::FailedPrecondition;
+            status(code, "NOT_PROVEN", message, Some(hint))
+        }
+        CommandError::Registered { .. } => {
+            let hint = "it can go when Azure has given its job up; cancel the job there";
+            let code = Code::FailedPrecondition;
+            status(code, "AGENT_BUSY", message, Some(hint.into()))
+        }
         CommandError::Kept(name) => {
             let hint = format!("let it go: iapctl agents release {name}");
             let code = Code::FailedPrecondition;

@@ -107,6 +107,22 @@ pub enum CommandError {
         /// Its job, for people.
         job: String,
     },
+    /// It was not shown to be dead, and nobody said force.
+    #[error("agent {name} is not removed: {why}")]
+    NotProven {
+        /// The agent.
+        name: String,
+        /// What speaks against it.
+        why: &'static str,
+    },
+    /// Azure does not let its registration go.
+    #[error("the registration of agent {name} stays: Azure says {words}")]
+    Registered {
+        /// The agent.
+        name: String,
+        /// Azure's own.
+        words: String,
+    },
     /// It is kept for debugging, and is not drained.
     #[error("agent {0} is kept for debugging")]
     Kept(String),

@@ -391,8 +391,9 @@ fn is_dead(situation: &Situation<'_>, entry: &Entry) -> bool {
 }
 
 /// An agent without an instance: its registration goes, at once when we saw the instance go,
-/// after the grace period when we only find the registration. One of another owner that an operator
-/// has removed here was seen dead that long before; lists since then have to agree.
+/// after the grace period when we only find the registration, or when an operator names it. One of
+/// another owner that an operator has removed here was seen dead that long before; lists since then
+/// have to agree.
 fn deregister(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool) -> Option<Action> {
     let azure_agent_id = entry.azure_agent_id?;
     if entry.deregistered_at.is_some() {
@@ -401,12 +402,17 @@ fn deregister(situation: &Situation<'_>, name: &str, entry: &Entry, sweep: bool)
     let ready = match entry.adopted {
         // That ours are in doubt says nothing of another host's.
         Some(_) => !awaits_lists(entry) && is_dead(situation, entry),
-        None => entry.had_instance || (sweep && is_dead(situation, entry)),
+        None => {
+            entry.had_instance
+                || entry.remove_wish.is_some()
+                || (sweep && is_dead(situation, entry))
+        }
     };
+    let forced = entry.remove_wish == Some(true);
     ready.then(|| Action::Deregister {
         name: name.to_owned(),
         azure_agent_id,
-        ghost: !entry.had_instance,
+        ghost: !entry.had_instance && !forced,
     })
 }
 

@@ -223,6 +223,23 @@ const LATE: Duration = Duration::from_secs(15);
 /// The same of what it could not notice before it had started again and waited for a grace period.
 const LATER: Duration = Duration::from_secs(60);
 
+/// Returns whether iapd was killed when an agent's instance was being taken away. It cannot know
+/// then, when it is back, that there was one, and a registration goes only when Azure calls it dead.
+fn killed_before_noticing(record: &v1::EndedAgent, deeds: &[Deed]) -> bool {
+    const MOMENT: Duration = Duration::from_secs(2);
+    let name = Some(record.name.as_str());
+    let mut taken = deeds
+        .iter()
+        .filter(|deed| [DELETED, STOPPED].contains(&deed.kind) && deed.target.as_deref() == name);
+    taken.any(|deed| {
+        let mut kills = deeds.iter().filter(|other| other.kind == "iapd killed");
+        kills.any(|kill| {
+            let back = kill.ended.is_none_or(|ended| ended.0 >= deed.began.0);
+            back && kill.began.0 < deed.began.0 + MOMENT
+        })
+    })
+}
+
 fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Option<&'static str> {
     let to_it = |kinds: &[&str]| {
         deeds
@@ -271,7 +288,10 @@ fn untrue(record: &v1::EndedAgent, job: Option<&JobView>, deeds: &[Deed]) -> Opt
         "forced" | "deadline" => {
             (!to_it(&[DEADLINE, DRAIN_FORCE, REAP_FORCE])).then_some("nobody forced it")
         }
-        "unseen" => (!about(&["iapd killed"], LATER)).then_some("iapd was looking"),
+        "unseen" => {
+            let told = about(&["iapd killed"], LATER) || killed_before_noticing(record, deeds);
+            (!told).then_some("iapd was looking")
+        }
         "gone" => {
             let told = to_it(&[DELETED, STOPPED]) || about(&UNHEARD, LATE);
             (!told).then_some("it was not deleted outside")

@@ -9,6 +9,7 @@ use iap_tests::host::{Host, ORG, PAT};
 use iap_tests::wait;
 use iapd::azure::{Azure, Credential, NewAgent};
 use iapd::registration::AgentKey;
+use tonic::Code;
 
 use super::world::{GRACE, no_problem, problem, settled, settled_host};
 use crate::SOON;
@@ -104,6 +105,50 @@ async fn an_agent_of_ours_online_elsewhere_suspends_the_sweep() -> anyhow::Resul
     wait_swept(&host, &clone).await?;
     settled(&host, 1).await?;
     no_problem(&host).await
+}
+
+/// Waits until an agent is told of, as Azure's list had it.
+async fn wait_listed(host: &Host, name: &str) -> anyhow::Result<()> {
+    wait::until("the registration to be seen", SOON, async || {
+        let agents = host.agents().await?;
+        Ok(agents.iter().any(|agent| agent.name == name).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_ours_goes_at_an_operators_word_and_by_force_while_azure_calls_it_online()
+-> anyhow::Result<()> {
+    let mut host = settled_host(1).await?;
+    for by_drain in [false, true] {
+        let lost = host.registrations().remove(0);
+        host.kill_daemon()?;
+        host.incus(&["delete", "-f", &lost])?;
+        host.start_daemon().await?;
+        wait_listed(&host, &lost).await?;
+        let mut agents = host.agent_service().await?;
+        let reap = |force| v1::ReapAgentRequest {
+            name: lost.clone(),
+            force,
+        };
+        if by_drain {
+            let drain = v1::DrainAgentsRequest {
+                names: vec![lost.clone()],
+                force: true,
+                ..Default::default()
+            };
+            agents.drain_agents(drain).await?;
+            wait_swept(&host, &lost).await?;
+        } else {
+            let refused = agents.reap_agent(reap(false)).await.unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+            assert!(host.registrations().contains(&lost), "{}", host.log());
+            agents.reap_agent(reap(true)).await?;
+            assert!(!host.registrations().contains(&lost), "{}", host.log());
+        }
+        settled(&host, 1).await?;
+    }
+    Ok(())
 }
 
 /// Waits until the daemon tells of the configured pool and of no other.

@@ -304,6 +304,7 @@ impl Reconciler {
         if job.is_some() && is_ours {
             self.ledger.entry(name, now).past.job = job;
         }
+        let told = self.requests.removed(name, result.as_ref().err());
         match result {
             Ok(()) => {
                 info!(agent = %name, "registration deleted");
@@ -319,7 +320,13 @@ impl Reconciler {
                 self.keep_record(name);
                 self.order.link.hurry();
             }
-            Err(error) => self.action_failed(name, "deregister", &error, now),
+            Err(error) => {
+                self.action_failed(name, "deregister", &error, now);
+                if told {
+                    // It is not done behind their back later.
+                    self.ledger.entry(name, now).remove_wish = None;
+                }
+            }
         }
     }
 

@@ -33,18 +33,26 @@ impl Requests {
         self.drains.len() + self.keeps.len() + self.removals.len() >= OPEN_REQUESTS
     }
 
-    /// Answers whoever asked for the removal of an agent that was tried.
-    pub(super) fn removed(&mut self, name: &str, error: Option<&ApplyError>) {
+    /// Answers whoever asked for the removal of an agent that was tried. Returns whether anybody did.
+    pub(super) fn removed(&mut self, name: &str, error: Option<&ApplyError>) -> bool {
         let answer = match error {
             None => Ok(()),
+            Some(ApplyError::NotProven(why)) => Err(CommandError::NotProven {
+                name: name.to_owned(),
+                why,
+            }),
+            Some(ApplyError::Busy(words)) => Err(CommandError::Registered {
+                name: name.to_owned(),
+                words: words.clone(),
+            }),
             Some(error) if error.is_transient() => {
                 Err(CommandError::NotNow(chain(error).to_string()))
             }
             Some(error) => Err(CommandError::Failed(chain(error).to_string())),
         };
-        for (_, reply) in self.removals.extract_if(.., |(asked, _)| asked == name) {
-            let _ = reply.send(answer.clone());
-        }
+        let askers = self.removals.extract_if(.., |(asked, _)| asked == name);
+        let told = askers.map(|(_, reply)| reply.send(answer.clone()));
+        told.count() > 0
     }
 }
 
@@ -59,10 +67,11 @@ impl Reconciler {
                 asker,
                 reply,
             } => {
+                let named = matches!(chosen, Chosen::Named(_));
                 let names = self.choose(chosen);
                 let wish = drain.as_value();
                 info!(agents = ?names, wish, reason, uid = asker.uid, "drain requested");
-                if let Err(error) = self.admit_drain(&names, drain) {
+                if let Err(error) = self.admit_drain(&names, drain, named) {
                     let _ = reply.send(Err(error));
                 } else {
                     self.requests.drains.push((names, drain, reply));
@@ -151,7 +160,12 @@ impl Reconciler {
             .collect()
     }
 
-    fn admit_drain(&mut self, names: &[String], drain: Drain) -> Result<(), CommandError> {
+    fn admit_drain(
+        &mut self,
+        names: &[String],
+        drain: Drain,
+        named: bool,
+    ) -> Result<(), CommandError> {
         self.check_known(names)?;
         let is_kept = |name: &&String| self.ledger.get(name).is_some_and(Entry::is_kept);
         if let Some(name) = names.iter().find(is_kept) {
@@ -161,6 +175,11 @@ impl Reconciler {
             if let Some(entry) = self.ledger.get_mut(name) {
                 entry.wish = entry.wish.max(drain);
                 entry.retry_at = None;
+                // Nothing is left to be told of it, and of all that are without an instance only
+                // those that are named are in no doubt.
+                if named && drain == Drain::Force && entry.instance.is_none() {
+                    entry.remove_wish = Some(true);
+                }
             }
         }
         Ok(())
@@ -241,9 +260,9 @@ impl Reconciler {
             });
         }
         let gone = self.requests.removals.extract_if(.., |(name, _)| {
-            ledger
-                .get(name)
-                .is_none_or(|entry| entry.instance.is_none())
+            ledger.get(name).is_none_or(|entry| {
+                entry.instance.is_none() && (entry.had_instance || entry.is_gone())
+            })
         });
         for (_, reply) in gone {
             let _ = reply.send(Ok(()));

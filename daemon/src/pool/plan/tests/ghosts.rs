@@ -72,6 +72,22 @@ fn nothing_is_swept_while_an_agent_of_ours_is_online_without_an_instance() {
     assert_eq!(world.watch(3600), nothing());
 }
 
+#[test]
+fn one_that_an_operator_names_goes_at_once() {
+    let mut world = World::new(0);
+    world.registration("g", 9, true, false);
+    assert_eq!(world.watch(3600), nothing());
+    for force in [false, true] {
+        world.ledger.get_mut("g").unwrap().remove_wish = Some(force);
+        let last_look = Action::Deregister {
+            name: "g".into(),
+            azure_agent_id: 9,
+            ghost: !force,
+        };
+        assert_eq!(world.step().actions, [last_look]);
+    }
+}
+
 /// A registration of another owner, seen dead for `seconds`, that an operator has removed now.
 fn adopted(world: &mut World, seconds: u64) {
     world.registration("g", 9, false, false);
