@@ -77,7 +77,10 @@ impl Services {
                 entry.breaker = Some(convert::breaker(&azure.breaker));
             }
             if let Some(since) = azure.unanswered_since {
-                entry.unanswered_for = Some(convert::age(since));
+                let age = convert::age(since);
+                let longest = entry.unanswered_for.take();
+                let longest = longest.filter(|l| (l.seconds, l.nanos) > (age.seconds, age.nanos));
+                entry.unanswered_for = Some(longest.unwrap_or(age));
             }
             if azure.credential == CredentialState::Rejected {
                 entry.credential = convert::credential(azure.credential).into();
