@@ -14,6 +14,9 @@ use crate::{complete, output};
 ///
 /// A busy agent is refused without --force. With it, its job fails: that is asked for on a
 /// terminal and needs --yes elsewhere. To let the job finish first: iapctl agents drain.
+///
+/// A registration that has no instance here, and that Azure calls online, is refused without
+/// --force as well: its machine may be elsewhere.
 #[derive(Args)]
 #[command(after_long_help = "\
 Examples:
