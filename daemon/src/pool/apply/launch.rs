@@ -210,6 +210,7 @@ struct Registered {
     hosted: bool,
 }
 
+/// Registers the agent of an instance made from this image; without one Incus is asked which.
 async fn register(
     context: &Context,
     name: &str,
@@ -302,9 +303,9 @@ fn capabilities(context: &Context, name: &str) -> std::collections::BTreeMap<Str
     capabilities
 }
 
-/// Adds the agent to Azure's pool. When the answer is lost, or an earlier life of this daemon registered it
-/// and could not write that down, the registration is found by its name and made anew: its key is
-/// not known any more.
+/// Adds the agent to Azure's pool. When the answer is lost, or an earlier life of this daemon added
+/// it and could not write that down, the registration is found by its name and made anew: its key
+/// is not known any more.
 async fn create_registration(
     context: &Context,
     pool: &AgentPool,

@@ -129,6 +129,14 @@ impl Entry {
         self.remove_wish = None;
     }
 
+    /// Its registration could not be deleted. A drain by force goes on; whoever asked for the removal
+    /// was told that it failed, and it is not done behind their back later.
+    pub fn not_deregistered(&mut self) {
+        if self.wish != Drain::Force {
+            self.remove_wish = None;
+        }
+    }
+
     /// It was not shown to be dead: it is left as it is for a while.
     pub fn not_proven(&mut self, why: &str, pause: Duration, now: Instant) {
         self.retry_at = Some(now + pause);

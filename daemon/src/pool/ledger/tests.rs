@@ -150,3 +150,15 @@ async fn a_registration_that_goes_unasked_is_remembered_until_its_end_was_told()
     ledger.take_in(&seen(later, &[], 0), later, |_| false);
     assert!(ledger.get("a").is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_stays_ends_a_removal_and_no_drain_by_force() {
+    let mut ledger = Ledger::default();
+    for (wish, left) in [(Drain::No, None), (Drain::Force, Some(true))] {
+        let entry = ledger.entry("a", Instant::now());
+        entry.wish = wish;
+        entry.remove_wish = Some(true);
+        entry.not_deregistered();
+        assert_eq!(entry.remove_wish, left);
+    }
+}

@@ -304,7 +304,10 @@ impl Reconciler {
         if job.is_some() && is_ours {
             self.ledger.entry(name, now).past.job = job;
         }
-        let told = self.requests.removed(name, result.as_ref().err());
+        // A kept one that is released has an instance yet.
+        if self.ledger.get(name).is_none_or(|e| e.instance.is_none()) {
+            self.requests.removed(name, result.as_ref().err());
+        }
         match result {
             Ok(()) => {
                 info!(agent = %name, "registration deleted");
@@ -322,10 +325,7 @@ impl Reconciler {
             }
             Err(error) => {
                 self.action_failed(name, "deregister", &error, now);
-                if told {
-                    // It is not done behind their back later.
-                    self.ledger.entry(name, now).remove_wish = None;
-                }
+                self.ledger.entry(name, now).not_deregistered();
             }
         }
     }

@@ -33,8 +33,8 @@ impl Requests {
         self.drains.len() + self.keeps.len() + self.removals.len() >= OPEN_REQUESTS
     }
 
-    /// Answers whoever asked for the removal of an agent that was tried. Returns whether anybody did.
-    pub(super) fn removed(&mut self, name: &str, error: Option<&ApplyError>) -> bool {
+    /// Answers whoever asked for the removal of an agent that was tried.
+    pub(super) fn removed(&mut self, name: &str, error: Option<&ApplyError>) {
         let answer = match error {
             None => Ok(()),
             Some(ApplyError::NotProven(why)) => Err(CommandError::NotProven {
@@ -50,9 +50,9 @@ impl Requests {
             }
             Some(error) => Err(CommandError::Failed(chain(error).to_string())),
         };
-        let askers = self.removals.extract_if(.., |(asked, _)| asked == name);
-        let told = askers.map(|(_, reply)| reply.send(answer.clone()));
-        told.count() > 0
+        for (_, reply) in self.removals.extract_if(.., |(asked, _)| asked == name) {
+            let _ = reply.send(answer.clone());
+        }
     }
 }
 
