@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 /// Appends its arguments to `calls` and ends with the next code out of `codes`.
 const LISTENER: &str = r#"#!/bin/bash
@@ -15,10 +16,15 @@ sed -i 1d codes
 exit "$code"
 "#;
 
+/// Held while a program is written, and while one is run: a process that is begun meanwhile has the
+/// file open for writing, too, and then it cannot be run ("text file busy").
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 struct Package(tempfile::TempDir);
 
 impl Package {
     fn with_listener_codes(codes: &str) -> io::Result<Self> {
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir()?;
         let layout = Path::new(env!("CARGO_MANIFEST_DIR")).join("layout");
         fs::copy(layout.join("run.sh"), directory.path().join("run.sh"))?;
@@ -31,6 +37,7 @@ impl Package {
     }
 
     fn run(&self, root_allowed: &str) -> io::Result<Output> {
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         Command::new(self.0.path().join("run.sh"))
             .arg("--once")
             .env("AGENT_ALLOW_RUNASROOT", root_allowed)
