@@ -74,7 +74,12 @@ impl Neighbour {
             Ok((idle && agents.len() == count).then(names))
         })
         .await
-        .map_err(|error| error.context(std::fs::read_to_string(&self.log).unwrap_or_default()))
+        .map_err(|error| error.context(self.log()))
+    }
+
+    /// Returns what it has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Kills it, its agents stay.
