@@ -357,6 +357,7 @@ impl<'a> Builder<'a> {
         deadline: Duration,
     ) -> Result<Ended, StepError> {
         self.cx.check()?;
+        let exec = &one_stream(exec);
         let stop = self.cx.cancel.child_token();
         let mut last_line = String::new();
         let on_line = |line: crate::incus::StreamLine| {
@@ -392,6 +393,17 @@ impl<'a> Builder<'a> {
 
 /// What a script of ours exits with when there is nothing it can do.
 pub(super) const SKIPPED: i32 = 77;
+
+/// Returns the same command with its errors in its output. Incus sends the two over connections of
+/// their own, and the last words of what failed could arrive before a long output and be cut off.
+fn one_stream(exec: &Exec) -> Exec {
+    let merge = ["/bin/sh", "-c", r#"exec "$@" 2>&1"#, "provision"];
+    let command = merge.into_iter().map(str::to_owned);
+    Exec {
+        command: command.chain(exec.command.iter().cloned()).collect(),
+        ..exec.clone()
+    }
+}
 
 fn shell(script: &str) -> Exec {
     root_exec(vec![
