@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use iap_tests::host::binary;
 use tokio::process::Command;
 
@@ -32,14 +32,23 @@ pub(crate) fn iapd(config: &Path) -> Command {
 /// Returns the same for a user without rights. The program is copied to where that user can find
 /// it: a build directory may be closed.
 pub(crate) fn iapd_as_nobody(dir: &Path, config: &Path) -> anyhow::Result<Command> {
-    let copy = dir.join("iapd");
-    std::fs::copy(binary("iapd"), &copy)?;
+    let copy = copy_of(binary("iapd"), dir)?;
     let mut command = Command::new(copy);
     command.arg("--config").arg(config);
     if nix::unistd::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
     Ok(command)
+}
+
+/// Copies a program into a directory. Another process does it: what this one has open for writing
+/// while another test begins a program cannot be run before that has begun ("text file busy").
+pub(crate) fn copy_of(program: PathBuf, dir: &Path) -> anyhow::Result<PathBuf> {
+    let copied = std::process::Command::new("cp")
+        .args([program.as_path(), dir])
+        .status()?;
+    ensure!(copied.success(), "cp: {copied}");
+    Ok(dir.join(program.file_name().context("a program has a name")?))
 }
 
 /// Runs a command that ends by itself.

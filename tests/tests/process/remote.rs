@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use iap_common::v1;
-use iap_common::v1::AgentState;
 use iap_common::v1::provision_service_client::ProvisionServiceClient;
+use iap_common::v1::{Agent, AgentState};
 use iap_tests::azure_sim::{JobRequest, JobResult};
 use iap_tests::host::{AZURE_POOL, Host, HostOptions, binary};
 use iap_tests::wait;
@@ -86,11 +86,12 @@ async fn agents_live_and_images_are_made_over_tls_as_over_the_socket() -> anyhow
     let ended = host.sim.wait_job(job, SOON).await?;
     assert_eq!(ended.result, Some(JobResult::Succeeded), "{ended:?}");
     assert_eq!(ended.runs, 1);
+    // The next one may be there before the first is gone.
     wait::until("another agent", SOON, async || {
         let agents = host.agents().await?;
-        Ok(agents
-            .into_iter()
-            .find(|agent| agent.state() == AgentState::Idle && agent.name != first[0].name))
+        let is_next =
+            |agent: &Agent| agent.state() == AgentState::Idle && agent.name != first[0].name;
+        Ok(matches!(agents.as_slice(), [agent] if is_next(agent)).then_some(()))
     })
     .await?;
     // What it left behind was read over TLS.

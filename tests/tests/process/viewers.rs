@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Group};
 use tokio::process::Command;
 use tonic::Code;
 
-use super::program::{Ended, NOBODY, run, write};
+use super::program::{Ended, NOBODY, copy_of, run, write};
 use crate::QUICK;
 
 /// A host without pools whose viewers are nobody's group.
@@ -35,7 +35,7 @@ async fn with_viewers() -> anyhow::Result<Host> {
 async fn iapctl_as_nobody(host: &Host, arguments: &[&str]) -> anyhow::Result<Ended> {
     let copy = host.dir().join("iapctl");
     if !copy.exists() {
-        std::fs::copy(binary("iapctl"), &copy)?;
+        copy_of(binary("iapctl"), host.dir())?;
     }
     let mut command = Command::new(copy);
     command.uid(NOBODY).gid(NOBODY);
